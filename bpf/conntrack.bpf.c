@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+/*
+ * Mirrors the translated (NATed) part of the kernel's conntrack table into a hash map, for every
+ * network namespace at once. Entry points are at the end; user space chooses which ones to load.
+ */
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include "kernel_types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_tracing.h>
+#include "conntrack.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+#define IPPROTO_ICMP 1
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_ICMPV6 58
+
+/* enum ip_conntrack_dir; and the NF_CT_ZONE_DIR_* bits, one per direction */
+#define DIR_ORIGINAL 0
+#define DIR_REPLY 1
+
+/* enum ip_conntrack_status */
+#define IPS_DYING_BIT 9
+
+/* The kernel's NLM portid of the loader's socket: its dump alone is listened to. */
+const volatile __u32 seed_portid = 0;
+/* Settings of the spec. */
+const volatile __u8 tcpv6_enabled = 1;
+const volatile __u8 udpv6_enabled = 1;
+/* Which pass of the take-in this is; user space sets it before each (see seed()). */
+__u8 seed_generation = 1;
+
+const char object_license[] SEC("license") = "GPL";
+/* Read by user space before it hands the file to libbpf, which passes over this section. */
+const char about[] SEC("btfleet") = "layout=1 arch=" TARGET_ARCH;
+_Static_assert(CONNTRACK_LAYOUT == 1, "say the new layout in the btfleet section as well");
+
+/* Sizes are the spec's; the loader sets them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct conntrack_key);
+	__type(value, struct conntrack_value);
+} conntrack_live SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct conntrack_key);
+	__type(value, struct conntrack_value);
+} conntrack_closed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTER_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Both directions of a flow, as keys. */
+struct flow {
+	struct conntrack_key orig;
+	struct conntrack_key reply;
+};
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+#define TUPLE_OFFSET(field)                                                                        \
+	__builtin_preserve_field_info(((struct nf_conntrack_tuple *)0)->field,                    \
+				      BPF_FIELD_BYTE_OFFSET)
+
+static __always_inline void copy_addr(struct conntrack_addr *to, const void *from, __u8 family)
+{
+	const __u32 *word = from;
+
+	to->word[0] = word[0];
+	/* The kernel leaves these zero for IPv4; a key must not depend on it. */
+	to->word[1] = family == AF_INET6 ? word[1] : 0;
+	to->word[2] = family == AF_INET6 ? word[2] : 0;
+	to->word[3] = family == AF_INET6 ? word[3] : 0;
+}
+
+/* One read for the whole tuple; where its members lie inside is relocated like any other offset. */
+static __always_inline int read_tuple(struct conntrack_key *key,
+				      const struct nf_conntrack_tuple *tuple)
+{
+	__u64 storage[5] = {};
+	const char *raw = (const char *)storage;
+
+	if (bpf_probe_read_kernel(storage, sizeof(storage), tuple))
+		return -1;
+	key->family = *(const __u16 *)(raw + TUPLE_OFFSET(src.l3num));
+	key->protocol = *(const __u8 *)(raw + TUPLE_OFFSET(dst.protonum));
+	copy_addr(&key->saddr, raw + TUPLE_OFFSET(src.u3), key->family);
+	copy_addr(&key->daddr, raw + TUPLE_OFFSET(dst.u3), key->family);
+	key->sport = bpf_ntohs(*(const __be16 *)(raw + TUPLE_OFFSET(src.u.all)));
+	key->dport = bpf_ntohs(*(const __be16 *)(raw + TUPLE_OFFSET(dst.u.all)));
+	return 0;
+}
+
+static __noinline int read_flow(const struct nf_conn *ct, struct flow *flow)
+{
+	__u32 netns;
+	struct net *net;
+
+	if (read_tuple(&flow->orig, &ct->tuplehash[DIR_ORIGINAL].tuple) ||
+	    read_tuple(&flow->reply, &ct->tuplehash[DIR_REPLY].tuple))
+		return -1;
+	if (bpf_core_read(&net, sizeof(net), &ct->ct_net.net) ||
+	    bpf_core_read(&netns, sizeof(netns), &net->ns.inum))
+		return -1;
+	flow->orig.netns = netns;
+	flow->reply.netns = netns;
+	flow->orig.zone = 0;
+	flow->reply.zone = 0;
+	if (bpf_core_field_exists(ct->zone)) {
+		__u16 zone = BPF_CORE_READ(ct, zone.id);
+
+		if (zone) {
+			__u8 directions = BPF_CORE_READ(ct, zone.dir);
+
+			if (directions & 1 << DIR_ORIGINAL)
+				flow->orig.zone = zone;
+			if (directions & 1 << DIR_REPLY)
+				flow->reply.zone = zone;
+		}
+	}
+	return 0;
+}
+
+static __always_inline bool same_addr(const struct conntrack_addr *a,
+				      const struct conntrack_addr *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+/*
+ * Compares tuples and no status bits: the kernel moves the point where it sets them (IPS_CONFIRMED
+ * comes after the insertion since 6.16 and its stable back-ports).
+ */
+static __always_inline bool is_translated(const struct flow *flow)
+{
+	const struct conntrack_key *orig = &flow->orig, *reply = &flow->reply;
+
+	if (!same_addr(&orig->saddr, &reply->daddr) || !same_addr(&orig->daddr, &reply->saddr))
+		return true;
+	/* An ICMP reply has another type by nature, and the id on the same side. */
+	if (orig->protocol == IPPROTO_ICMP || orig->protocol == IPPROTO_ICMPV6)
+		return orig->sport != reply->sport;
+	return orig->sport != reply->dport || orig->dport != reply->sport;
+}
+
+static __always_inline bool is_enabled(const struct conntrack_key *key)
+{
+	if (key->family != AF_INET6)
+		return true;
+	if (key->protocol == IPPROTO_TCP)
+		return tcpv6_enabled;
+	if (key->protocol == IPPROTO_UDP)
+		return udpv6_enabled;
+	return true;
+}
+
+static __always_inline long write_direction(const struct conntrack_key *key,
+					    const struct conntrack_key *other,
+					    struct conntrack_value *value, __u8 direction,
+					    __u64 map_flags)
+{
+	value->saddr = other->saddr;
+	value->daddr = other->daddr;
+	value->sport = other->sport;
+	value->dport = other->dport;
+	value->zone = other->zone;
+	value->flags = direction | (value->flags & CONNTRACK_SEEDED);
+	return bpf_map_update_elem(&conntrack_live, key, value, map_flags);
+}
+
+/* Both directions or none. */
+static __noinline long write_flow(const struct flow *flow, struct conntrack_value *value,
+				       __u64 map_flags)
+{
+	long err;
+
+	err = write_direction(&flow->orig, &flow->reply, value, CONNTRACK_ORIG, map_flags);
+	if (err)
+		return err;
+	err = write_direction(&flow->reply, &flow->orig, value, 0, map_flags);
+	if (err)
+		bpf_map_delete_elem(&conntrack_live, &flow->orig);
+	return err;
+}
+
+#define E2BIG 7
+#define EEXIST 17
+
+static __always_inline void count_failed_write(long err)
+{
+	count(err == -E2BIG ? COUNTER_LIVE_FULL : COUNTER_LIVE_UPDATE_FAILED);
+}
+
+static __noinline int insert(const struct nf_conn *ct)
+{
+	struct conntrack_value value = {};
+	struct flow flow;
+	long err;
+
+	count(COUNTER_INSERT_HITS);
+	if (read_flow(ct, &flow)) {
+		count(COUNTER_INSERT_READ_FAILED);
+		return 0;
+	}
+	if (!is_translated(&flow)) {
+		count(COUNTER_INSERT_UNTRANSLATED);
+		return 0;
+	}
+	if (!is_enabled(&flow.orig)) {
+		count(COUNTER_INSERT_DISABLED);
+		return 0;
+	}
+	value.ct = (__u64)ct;
+	value.created_ns = bpf_ktime_get_ns();
+	err = write_flow(&flow, &value, BPF_ANY);
+	if (err)
+		count_failed_write(err);
+	else
+		count(COUNTER_INSERTED);
+	return 0;
+}
+
+enum removal { NOT_THERE, REMOVED, SUCCESSOR };
+
+/* The copy in conntrack_closed comes first, so that a reader finds the flow in one or the other. */
+static __always_inline enum removal move_to_closed(const struct conntrack_key *key, __u64 ct,
+						   __u64 now)
+{
+	struct conntrack_value value, *found;
+
+	found = bpf_map_lookup_elem(&conntrack_live, key);
+	if (!found)
+		return NOT_THERE;
+	/* A cookie of 0 was taken in without its address: tuples are unique, so it is this flow. */
+	if (found->ct && found->ct != ct)
+		return SUCCESSOR;
+	value = *found;
+	value.closed_ns = now;
+	if (bpf_map_update_elem(&conntrack_closed, key, &value, BPF_ANY))
+		count(COUNTER_CLOSED_UPDATE_FAILED);
+	bpf_map_delete_elem(&conntrack_live, key);
+	return REMOVED;
+}
+
+/*
+ * nf_ct_delete() may be entered more than once for a flow. The first call got everything done
+ * before it set IPS_DYING, and nf_ct_delete() takes the flow out of the kernel's hash only after
+ * that, so a successor with the same tuple can be in the map for the later calls alone: these
+ * are told apart by the bit, and by the cookie.
+ */
+static __noinline int delete(const struct nf_conn *ct)
+{
+	enum removal orig, reply;
+	struct flow flow;
+	__u64 now;
+
+	count(COUNTER_DELETE_HITS);
+	if (BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT)
+		return 0;
+	if (read_flow(ct, &flow)) {
+		count(COUNTER_DELETE_READ_FAILED);
+		return 0;
+	}
+	if (!is_translated(&flow))
+		return 0;
+	now = bpf_ktime_get_ns();
+	orig = move_to_closed(&flow.orig, (__u64)ct, now);
+	reply = move_to_closed(&flow.reply, (__u64)ct, now);
+	if (orig == REMOVED || reply == REMOVED)
+		count(COUNTER_DELETED);
+	if (orig == SUCCESSOR || reply == SUCCESSOR)
+		count(COUNTER_DELETE_SUCCESSOR);
+	return 0;
+}
+
+static __always_inline void mark_seen(const struct conntrack_key *key, __u64 ct)
+{
+	struct conntrack_value *found = bpf_map_lookup_elem(&conntrack_live, key);
+
+	if (found && found->ct == ct)
+		found->generation = seed_generation;
+}
+
+/*
+ * Takes in a flow that the loader's own dump comes by. A flow may be deleted between the delete
+ * program's run and the writes here, and would then stay for ever: so the loader makes two passes,
+ * and removes what is older than both and was not come by in the second.
+ */
+static __noinline int seed(const struct nf_conn *ct, __u32 portid)
+{
+	struct conntrack_value value = {};
+	struct flow flow;
+	long err;
+
+	if (portid != seed_portid)
+		return 0;
+	count(COUNTER_SEED_HITS);
+	if (BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT)
+		return 0;
+	if (read_flow(ct, &flow)) {
+		count(COUNTER_INSERT_READ_FAILED);
+		return 0;
+	}
+	if (!is_translated(&flow) || !is_enabled(&flow.orig))
+		return 0;
+	value.ct = (__u64)ct;
+	value.flags = CONNTRACK_SEEDED;
+	value.generation = seed_generation;
+	err = write_flow(&flow, &value, BPF_NOEXIST);
+	if (err == -EEXIST) {
+		mark_seen(&flow.orig, (__u64)ct);
+		mark_seen(&flow.reply, (__u64)ct);
+	} else if (err) {
+		count_failed_write(err);
+	} else {
+		count(COUNTER_SEEDED);
+	}
+	return 0;
+}
+
+/*
+ * Entry points. One pair (insert, delete) a tier is loaded, with the seed program beside it while
+ * existing flows are taken in. Programs for the callers of a missing insert symbol belong here.
+ */
+
+/* tier core/fentry */
+
+SEC("fentry/__nf_conntrack_hash_insert")
+int BPF_PROG(fentry_insert, struct nf_conn *ct)
+{
+	return insert(ct);
+}
+
+SEC("fentry/nf_ct_delete")
+int BPF_PROG(fentry_delete, struct nf_conn *ct)
+{
+	return delete (ct);
+}
+
+/* tier core/kprobe */
+
+SEC("kprobe/__nf_conntrack_hash_insert")
+int BPF_KPROBE(kprobe_insert, struct nf_conn *ct)
+{
+	return insert(ct);
+}
+
+SEC("kprobe/nf_ct_delete")
+int BPF_KPROBE(kprobe_delete, struct nf_conn *ct)
+{
+	return delete (ct);
+}
+
+/* take-in of existing flows: ctnetlink_fill_info(skb, portid, seq, type, ct, …) */
+
+SEC("kprobe/ctnetlink_fill_info")
+int BPF_KPROBE(kprobe_seed, void *skb, __u32 portid, __u32 seq, __u32 type, struct nf_conn *ct)
+{
+	return seed(ct, portid);
+}

@@ -1,0 +1,420 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""bpf(2) itself: maps, pins, ids and probes, without any library.
+
+Reading a tracker needs no libbpf, and so no version of it. Struct layouts are those of
+`union bpf_attr` and `struct bpf_*_info` in linux/bpf.h; all integers in host byte order. Every
+function raises OSError with the kernel's errno. File descriptors are the caller's to close.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from contextlib import contextmanager
+from typing import Iterator, NamedTuple
+
+from .libc import syscall
+
+# enum bpf_cmd
+MAP_CREATE = 0
+MAP_LOOKUP_ELEM = 1
+MAP_UPDATE_ELEM = 2
+MAP_DELETE_ELEM = 3
+MAP_GET_NEXT_KEY = 4
+PROG_LOAD = 5
+OBJ_PIN = 6
+OBJ_GET = 7
+PROG_GET_NEXT_ID = 11
+MAP_GET_NEXT_ID = 12
+PROG_GET_FD_BY_ID = 13
+MAP_GET_FD_BY_ID = 14
+OBJ_GET_INFO_BY_FD = 15
+BTF_GET_FD_BY_ID = 19
+BTF_GET_NEXT_ID = 23
+MAP_LOOKUP_BATCH = 24
+LINK_CREATE = 28
+LINK_GET_FD_BY_ID = 30
+LINK_GET_NEXT_ID = 31
+
+# enum bpf_map_type
+HASH = 1
+ARRAY = 2
+PERCPU_ARRAY = 6
+LRU_HASH = 9
+
+# enum bpf_prog_type, enum bpf_attach_type
+PROG_TYPE_KPROBE = 2
+PROG_TYPE_TRACING = 26
+TRACE_FENTRY = 24
+PERF_EVENT = 41
+
+# flags of an update, and of a map's or a pin's opening
+ANY = 0
+NOEXIST = 1
+EXIST = 2
+RDONLY = 1 << 3
+
+BPFFS_MAGIC = 0xCAFE4A11
+ENOENT, E2BIG, EINVAL, ENOSPC = 2, 7, 22, 28
+
+
+class _Pointers:
+    """Keeps the buffers alive whose addresses stand in an attribute."""
+
+    def __init__(self) -> None:
+        self._kept: list[object] = []
+
+    def to(self, data: bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+        if data is None:
+            return 0
+        buffer = ctypes.create_string_buffer(data, len(data)) if isinstance(data, bytes) else data
+        self._kept.append(buffer)
+        return ctypes.addressof(buffer)
+
+
+def call(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """One bpf(2) call; a ctypes buffer comes back as the kernel changed it."""
+    buffer = (
+        ctypes.create_string_buffer(attributes, len(attributes))
+        if isinstance(attributes, bytes)
+        else attributes
+    )
+    return syscall("bpf", ctypes.c_int(command), buffer, ctypes.c_uint(len(buffer)))
+
+
+@contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Closes `fd` on the way out."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+# --- objects: pins, ids, information -----------------------------------------------------------
+
+
+def obj_get(path: str, flags: int = 0) -> int:
+    """Opens a pin."""
+    pointers = _Pointers()
+    name = pointers.to(os.fsencode(path) + b"\0")
+    return call(OBJ_GET, struct.pack("=QII", name, 0, flags))
+
+
+def obj_pin(fd: int, path: str) -> None:
+    """Pins an open map, program or link in a bpf file system."""
+    pointers = _Pointers()
+    name = pointers.to(os.fsencode(path) + b"\0")
+    call(OBJ_PIN, struct.pack("=QII", name, fd, 0))
+
+
+def fd_by_id(command: int, object_id: int) -> int:
+    """Opens a map, program, link or BTF by id (`command` is one of the *_GET_FD_BY_ID)."""
+    return call(command, struct.pack("=III", object_id, 0, 0))
+
+
+def ids(command: int) -> Iterator[int]:
+    """All ids of a kind (`command` is one of the *_GET_NEXT_ID)."""
+    current = 0
+    while True:
+        attributes = ctypes.create_string_buffer(struct.pack("=III", current, 0, 0), 12)
+        try:
+            call(command, attributes)
+        except OSError as exc:
+            if exc.errno == ENOENT:
+                return
+            raise
+        current = struct.unpack_from("=I", attributes, 4)[0]
+        yield current
+
+
+def _info(fd: int, size: int, preset: bytes = b"") -> bytes:
+    pointers = _Pointers()
+    buffer = ctypes.create_string_buffer(preset, size)
+    call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, pointers.to(buffer)))
+    return buffer.raw
+
+
+class MapInfo(NamedTuple):
+    """struct bpf_map_info."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    name: str
+
+
+def map_info(fd: int) -> MapInfo:
+    """What the kernel knows of a map."""
+    raw = _info(fd, 40)
+    numbers = struct.unpack_from("=6I", raw)
+    return MapInfo(*numbers, name=_name(raw[24:40]))
+
+
+class ProgInfo(NamedTuple):
+    """struct bpf_prog_info: `tag` in hex; run time and count need kernel.bpf_stats_enabled."""
+
+    type: int
+    id: int
+    tag: str
+    name: str
+    map_ids: tuple[int, ...]
+    run_time_ns: int
+    run_cnt: int
+
+
+def prog_info(fd: int) -> ProgInfo:
+    """What the kernel knows of a program."""
+    map_ids = ctypes.create_string_buffer(4 * 64)
+    preset = bytearray(64)
+    struct.pack_into("=IQ", preset, 52, 64, ctypes.addressof(map_ids))
+    raw = _info(fd, 216, bytes(preset))
+    prog_type, prog_id = struct.unpack_from("=II", raw, 0)
+    count = min(struct.unpack_from("=I", raw, 52)[0], 64)
+    run_time, run_cnt = struct.unpack_from("=QQ", raw, 192)
+    return ProgInfo(
+        type=prog_type,
+        id=prog_id,
+        tag=raw[8:16].hex(),
+        name=_name(raw[64:80]),
+        map_ids=struct.unpack_from(f"={count}I", map_ids),
+        run_time_ns=run_time,
+        run_cnt=run_cnt,
+    )
+
+
+class LinkInfo(NamedTuple):
+    """struct bpf_link_info, the part that all types share."""
+
+    type: int
+    id: int
+    prog_id: int
+
+
+def link_info(fd: int) -> LinkInfo:
+    """What the kernel knows of a link (5.8)."""
+    return LinkInfo(*struct.unpack_from("=III", _info(fd, 64)))
+
+
+def btf_name(fd: int) -> str:
+    """The name of a BTF object: "vmlinux" or a module's (struct bpf_btf_info, 5.11)."""
+    name = ctypes.create_string_buffer(64)
+    preset = struct.pack("=QIIQI", 0, 0, 0, ctypes.addressof(name), 64)
+    _info(fd, 32, preset)
+    return _name(name.raw)
+
+
+def _name(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+# --- maps --------------------------------------------------------------------------------------
+
+
+def map_create(
+    map_type: int, key_size: int, value_size: int, max_entries: int, name: str = ""
+) -> int:
+    """Makes a map."""
+    return call(
+        MAP_CREATE,
+        struct.pack(
+            "=IIIIIII16s",
+            map_type,
+            key_size,
+            value_size,
+            max_entries,
+            0,
+            0,
+            0,
+            name.encode("ascii")[:15],
+        ),
+    )
+
+
+def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
+    """The value of `key`, None where there is none.
+
+    For a per-CPU map `value_size` is 8-byte aligned size times the number of possible CPUs.
+    """
+    pointers = _Pointers()
+    value = ctypes.create_string_buffer(value_size)
+    try:
+        call(
+            MAP_LOOKUP_ELEM,
+            struct.pack("=IxxxxQQQ", fd, pointers.to(key), pointers.to(value), 0),
+        )
+    except OSError as exc:
+        if exc.errno == ENOENT:
+            return None
+        raise
+    return value.raw
+
+
+def map_update(fd: int, key: bytes, value: bytes, flags: int = ANY) -> None:
+    """Writes a value."""
+    pointers = _Pointers()
+    call(
+        MAP_UPDATE_ELEM,
+        struct.pack("=IxxxxQQQ", fd, pointers.to(key), pointers.to(value), flags),
+    )
+
+
+def map_delete(fd: int, key: bytes) -> bool:
+    """Removes a key; says whether it was there."""
+    pointers = _Pointers()
+    try:
+        call(MAP_DELETE_ELEM, struct.pack("=IxxxxQQQ", fd, pointers.to(key), 0, 0))
+    except OSError as exc:
+        if exc.errno == ENOENT:
+            return False
+        raise
+    return True
+
+
+class _BatchReader:
+    """The buffers of BPF_MAP_LOOKUP_BATCH, made once for a whole map."""
+
+    def __init__(self, fd: int, info: MapInfo, count: int) -> None:
+        self.count = count
+        self._keys = ctypes.create_string_buffer(info.key_size * count)
+        self._values = ctypes.create_string_buffer(info.value_size * count)
+        # A hash map's position is a 32-bit bucket number, whatever the key's size
+        self._position = ctypes.create_string_buffer(max(info.key_size, 4))
+        self._fd = fd
+        self._info = info
+
+    def read(self, first: bool) -> tuple[bytes, bytes, bool]:
+        """The next (keys, values, whether these were the last)."""
+        position = ctypes.addressof(self._position)
+        attributes = ctypes.create_string_buffer(
+            struct.pack(
+                "=QQQQIIQQ",
+                0 if first else position,
+                position,
+                ctypes.addressof(self._keys),
+                ctypes.addressof(self._values),
+                self.count,
+                self._fd,
+                0,
+                0,
+            ),
+            56,
+        )
+        last = False
+        try:
+            call(MAP_LOOKUP_BATCH, attributes)
+        except OSError as exc:
+            if exc.errno != ENOENT:
+                raise
+            last = True
+        got = struct.unpack_from("=I", attributes, 32)[0]
+        return (
+            ctypes.string_at(self._keys, got * self._info.key_size),
+            ctypes.string_at(self._values, got * self._info.value_size),
+            last,
+        )
+
+    def grown(self) -> _BatchReader:
+        """The same position with twice the room."""
+        larger = _BatchReader(self._fd, self._info, self.count * 2)
+        ctypes.memmove(larger._position, self._position, len(self._position))
+        return larger
+
+
+def has_batches(fd: int) -> bool:
+    """Whether the kernel reads this hash map in batches (5.6)."""
+    try:
+        _BatchReader(fd, map_info(fd), 1).read(first=True)
+    except OSError as exc:
+        if exc.errno == EINVAL:
+            return False
+        if exc.errno != ENOSPC:
+            raise
+    return True
+
+
+def map_batches(fd: int, info: MapInfo, count: int = 8192) -> Iterator[tuple[bytes, bytes]]:
+    """Reads a hash map in batches: (keys, values), each a run of fixed-size records.
+
+    A bucket is read under its lock, so an entry that stays is given once and only once. Kernels
+    without batches are read key by key.
+    """
+    reader = _BatchReader(fd, info, min(count, max(info.max_entries, 1)))
+    first = True
+    while True:
+        try:
+            keys, values, last = reader.read(first)
+        except OSError as exc:
+            if exc.errno == ENOSPC:  # one bucket holds more than a batch
+                reader = reader.grown()
+                continue
+            if exc.errno == EINVAL and first:
+                yield from _one_by_one(fd, info)
+                return
+            raise
+        first = False
+        if keys:
+            yield keys, values
+        if last:
+            return
+
+
+def _one_by_one(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
+    key: bytes | None = None
+    while True:
+        pointers = _Pointers()
+        following = ctypes.create_string_buffer(info.key_size)
+        try:
+            call(
+                MAP_GET_NEXT_KEY,
+                struct.pack("=IxxxxQQQ", fd, pointers.to(key), pointers.to(following), 0),
+            )
+        except OSError as exc:
+            if exc.errno == ENOENT:
+                return
+            raise
+        key = following.raw
+        value = map_lookup(fd, key, info.value_size)
+        if value is not None:
+            yield key, value
+
+
+def map_fill(fd: int, info: MapInfo) -> int:
+    """How many entries a hash map holds."""
+    return sum(len(keys) // info.key_size for keys, _values in map_batches(fd, info))
+
+
+# --- programs, for probes ----------------------------------------------------------------------
+
+EXIT = struct.pack("=BBhi", 0x95, 0, 0, 0)
+RETURN_ZERO = struct.pack("=BBhi", 0xB7, 0, 0, 0) + EXIT
+
+
+def prog_load(
+    prog_type: int,
+    instructions: bytes,
+    expected_attach_type: int = 0,
+    attach_btf_id: int = 0,
+    attach_btf_obj_fd: int = 0,
+) -> int:
+    """Loads a small program; nothing of it stays once the descriptor is closed."""
+    pointers = _Pointers()
+    attributes = bytearray(128)
+    struct.pack_into(
+        "=IIQQ",
+        attributes,
+        0,
+        prog_type,
+        len(instructions) // 8,
+        pointers.to(instructions),
+        pointers.to(b"GPL\0"),
+    )
+    struct.pack_into("=I", attributes, 68, expected_attach_type)
+    struct.pack_into("=II", attributes, 108, attach_btf_id, attach_btf_obj_fd)
+    return call(PROG_LOAD, bytes(attributes))

@@ -1,0 +1,429 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What there is to know about a host before anything is loaded. All the reading is here.
+
+A probe answers yes, no or inconclusive, with its evidence: what was read or tried and what came
+of it. Nothing that a probe makes outlives it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import struct
+from dataclasses import asdict, dataclass, field
+from typing import Callable
+
+from . import bpf, libc, symbols
+from .errors import BtfNotFound, TrackerError
+from .libbpf import Btf, Libbpf
+
+YES, NO, INCONCLUSIVE = "yes", "no", "inconclusive"
+
+MODULE = "nf_conntrack"
+NETLINK_MODULE = "nf_conntrack_netlink"
+
+# linux/capability.h
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+
+# The members that the object reads (bpf/kernel_types.h); `zone` is optional
+NEEDED_MEMBERS = {
+    "nf_conn": {"tuplehash", "status", "ct_net"},
+    "nf_conntrack_tuple": {"src", "dst"},
+    "net": {"ns"},
+    "ns_common": {"inum"},
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An answer and where it comes from."""
+
+    value: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class BtfFacts:
+    """Where the kernel's types come from; `result` as in load results."""
+
+    source: str | None
+    result: str
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the verdict is made of."""
+
+    kernel: str
+    arch: str
+    lockdown: str | None
+    libbpf: dict[str, str] | None
+    btf: BtfFacts
+    modules: dict[str, str]
+    symbols: dict[str, str | None]
+    sysctl: dict[str, str | None]
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, as in JSON."""
+        return asdict(self)
+
+
+def gather(btf_path: str | None = None) -> Facts:
+    """Reads and probes the running host. Raises nothing for what a host lacks."""
+    probes: dict[str, Probe] = {}
+    found = _symbols(probes)
+    lockdown = _lockdown(probes)
+    _privileges(probes)
+    lib = _libbpf(probes)
+    function_ids = {}
+    btf = BtfFacts(None, "btf_not_found")
+    if lib:
+        btf, function_ids = _btf(lib, btf_path, probes)
+    _functions(function_ids, lib, probes)
+    _bpf_features(function_ids, probes)
+    _kprobe_events(found, probes)
+    _bpffs(probes)
+    modules = {
+        name: "builtin" if module_state(name) == "absent" and found[symbol] else module_state(name)
+        for name, symbol in ((MODULE, symbols.DELETE), (NETLINK_MODULE, symbols.SEED))
+    }
+    for name, state in modules.items():
+        probes[name] = Probe(NO if state == "absent" else YES, f"module state: {state}")
+    return Facts(
+        kernel=platform.release(),
+        arch=platform.machine(),
+        lockdown=lockdown,
+        libbpf={"path": lib.path, "version": lib.version} if lib else None,
+        btf=btf,
+        modules=modules,
+        symbols=found,
+        sysctl={name: _sysctl(name) for name in _SYSCTLS},
+        probes=probes,
+    )
+
+
+_SYSCTLS = (
+    "kernel.unprivileged_bpf_disabled",
+    "kernel.perf_event_paranoid",
+    "net.core.bpf_jit_enable",
+)
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return None
+
+
+def _sysctl(name: str) -> str | None:
+    return _read("/proc/sys/" + name.replace(".", "/"))
+
+
+def _errno_name(exc: OSError) -> str:
+    return errno.errorcode.get(exc.errno or 0, str(exc.errno))
+
+
+# --- host ----------------------------------------------------------------------------------------
+
+
+def module_state(name: str) -> str:
+    """One of: loaded, builtin, available (can be loaded from disk), absent."""
+    tree = f"/lib/modules/{platform.release()}"
+    if f"/{name}.ko" in (_read(f"{tree}/modules.builtin") or ""):
+        return "builtin"
+    if os.path.isdir(f"/sys/module/{name}"):
+        # A module on its own has a state, a part of the kernel image has only parameters
+        return "loaded" if os.path.exists(f"/sys/module/{name}/initstate") else "builtin"
+    if f"/{name}.ko" in (_read(f"{tree}/modules.dep") or ""):
+        return "available"
+    return "absent"
+
+
+def _symbols(probes: dict[str, Probe]) -> dict[str, str | None]:
+    try:
+        found = symbols.read()
+    except OSError as exc:
+        found = dict.fromkeys(symbols.WANTED)
+        evidence = f"/proc/kallsyms: {_errno_name(exc)}"
+        for name in symbols.WANTED:
+            probes[f"symbol:{name}"] = Probe(INCONCLUSIVE, evidence)
+        return found
+    # Without the module its symbols are nowhere to be seen, which says nothing about them
+    waiting = module_state(MODULE) == "available"
+    for name, real in found.items():
+        if real:
+            probes[f"symbol:{name}"] = Probe(YES, f"/proc/kallsyms has {real}")
+        elif waiting and name != symbols.DETACH_DEADLOCK:
+            probes[f"symbol:{name}"] = Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet")
+        elif name == symbols.SEED and module_state(NETLINK_MODULE) == "available":
+            probes[f"symbol:{name}"] = Probe(INCONCLUSIVE, f"{NETLINK_MODULE} is not loaded yet")
+        else:
+            probes[f"symbol:{name}"] = Probe(NO, "not in /proc/kallsyms")
+    return found
+
+
+_LOCKDOWN_FILE = "/sys/kernel/security/lockdown"
+
+
+def _lockdown(probes: dict[str, Probe]) -> str | None:
+    text, where = _read(_LOCKDOWN_FILE), _LOCKDOWN_FILE
+    if text is None:
+        text = _lockdown_by_private_mount()
+        where = f"{_LOCKDOWN_FILE} (securityfs mounted for this look only)"
+    mode = parse_lockdown(text)
+    if mode is None:
+        probes["lockdown_allows_reads"] = Probe(
+            INCONCLUSIVE, f"{_LOCKDOWN_FILE} cannot be read (no securityfs, or no lockdown)"
+        )
+    else:
+        value = NO if mode == "confidentiality" else YES
+        probes["lockdown_allows_reads"] = Probe(value, f"{where}: {text}")
+    return mode
+
+
+def parse_lockdown(text: str | None) -> str | None:
+    """The mode in brackets: none, integrity or confidentiality."""
+    if text and "[" in text:
+        return text.split("[", 1)[1].split("]", 1)[0]
+    return None
+
+
+def _lockdown_by_private_mount() -> str | None:
+    """Mounts securityfs in a mount namespace that only a short-lived child sees."""
+    ms_rec_private = 0x4000 | 0x40000
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            libc.unshare(libc.CLONE_NEWNS)
+            libc.mount(None, "/", None, ms_rec_private)
+            libc.mount("securityfs", os.path.dirname(_LOCKDOWN_FILE), "securityfs", 0)
+            os.write(writer, (_read(_LOCKDOWN_FILE) or "").encode())
+        except OSError:
+            pass
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as stream:
+        text = stream.read()
+    os.waitpid(child, 0)
+    return text or None
+
+
+def _privileges(probes: dict[str, Probe]) -> None:
+    status = _read("/proc/self/status") or ""
+    line = next((text for text in status.splitlines() if text.startswith("CapEff:")), "CapEff: 0")
+    mask = int(line.split()[1], 16)
+
+    def has(bit: int) -> bool:
+        return bool(mask >> bit & 1)
+
+    # Reading the BTF of modules takes CAP_SYS_ADMIN, whatever else one has
+    enough = has(CAP_SYS_ADMIN)
+    names = [
+        name
+        for name, bit in (
+            ("CAP_SYS_ADMIN", CAP_SYS_ADMIN),
+            ("CAP_BPF", CAP_BPF),
+            ("CAP_PERFMON", CAP_PERFMON),
+        )
+        if has(bit)
+    ]
+    probes["privileges"] = Probe(
+        YES if enough else NO,
+        f"uid {os.geteuid()}, effective capabilities: {', '.join(names) or 'none of BPF'}",
+    )
+
+
+def _bpffs(probes: dict[str, Probe]) -> None:
+    try:
+        magic = libc.filesystem_magic("/sys/fs/bpf")
+    except OSError as exc:
+        probes["bpffs"] = Probe(NO, f"/sys/fs/bpf: {_errno_name(exc)}")
+        return
+    mounted = magic == bpf.BPFFS_MAGIC
+    probes["bpffs"] = Probe(YES if mounted else NO, f"/sys/fs/bpf has type {magic:#x}")
+
+
+# --- libbpf and BTF ------------------------------------------------------------------------------
+
+
+def _libbpf(probes: dict[str, Probe]) -> Libbpf | None:
+    try:
+        lib = Libbpf()
+    except TrackerError as exc:
+        probes["libbpf"] = Probe(NO, str(exc))
+        return None
+    probes["libbpf"] = Probe(YES, f"libbpf {lib.version} at {lib.path}")
+    return lib
+
+
+def _btf(
+    lib: Libbpf, btf_path: str | None, probes: dict[str, Probe]
+) -> tuple[BtfFacts, dict[str, int]]:
+    function_ids: dict[str, int] = {}
+    facts = BtfFacts(None, "btf_not_found")
+    try:
+        with Btf.of_kernel(lib, MODULE) as kernel:
+            for name in (symbols.INSERT, symbols.DELETE, "kernel_clone"):
+                type_id = kernel.function(name)
+                if type_id is not None:
+                    function_ids[name] = type_id
+            if btf_path is None:
+                probes["btf"] = _types_probe(kernel, "/sys/kernel/btf")
+                facts = BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
+        if btf_path is not None:
+            with Btf.of_file(lib, btf_path) as custom:
+                probes["btf"] = _types_probe(custom, btf_path)
+            facts = BtfFacts("file", "custom", btf_path)
+    except BtfNotFound as exc:
+        if btf_path is not None and "btf" not in probes:
+            try:
+                with Btf.of_file(lib, btf_path) as custom:
+                    probes["btf"] = _types_probe(custom, btf_path)
+                facts = BtfFacts("file", "custom", btf_path)
+            except BtfNotFound as custom_exc:
+                probes["btf"] = Probe(NO, str(custom_exc))
+        else:
+            probes["btf"] = Probe(NO, str(exc))
+    if probes["btf"].value == NO:
+        facts = BtfFacts(None, "btf_not_found", facts.path)
+    return facts, function_ids
+
+
+def _types_probe(btf: Btf, where: str) -> Probe:
+    for struct_name, needed in NEEDED_MEMBERS.items():
+        members = btf.members(struct_name)
+        if members is None:
+            if struct_name == "nf_conn" and module_state(MODULE) == "available":
+                return Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet, its types may come with it")
+            return Probe(NO, f"{where} has no struct {struct_name}")
+        missing = sorted(needed - members)
+        if missing:
+            return Probe(NO, f"{where}: struct {struct_name} has no member {missing[0]}")
+    return Probe(YES, f"{where} has nf_conn with {', '.join(sorted(NEEDED_MEMBERS['nf_conn']))}")
+
+
+def _functions(
+    function_ids: dict[str, int], lib: Libbpf | None, probes: dict[str, Probe]
+) -> None:
+    waiting = module_state(MODULE) == "available"
+    for name in (symbols.INSERT, symbols.DELETE):
+        key = f"btf_function:{name}"
+        if name in function_ids:
+            probes[key] = Probe(YES, f"BTF describes it, type id {function_ids[name]}")
+        elif lib is None:
+            probes[key] = Probe(INCONCLUSIVE, "no libbpf to read BTF with")
+        elif waiting:
+            probes[key] = Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet")
+        else:
+            probes[key] = Probe(NO, "neither the kernel's BTF nor the module's describes it")
+
+
+# --- bpf(2) --------------------------------------------------------------------------------------
+
+# r1 = r10 - 8; r2 = 8; r3 = 0; call bpf_probe_read_kernel; r0 = 0; exit
+_READ_KERNEL = (
+    struct.pack("=BBhi", 0xBF, 0xA1, 0, 0)
+    + struct.pack("=BBhi", 0x07, 0x01, 0, -8)
+    + struct.pack("=BBhi", 0xB7, 0x02, 0, 8)
+    + struct.pack("=BBhi", 0xB7, 0x03, 0, 0)
+    + struct.pack("=BBhi", 0x85, 0, 0, 113)
+    + bpf.RETURN_ZERO
+)
+
+
+def _try(what: str, action: Callable[[], int]) -> Probe:
+    try:
+        os.close(action())
+    except OSError as exc:
+        return Probe(NO, f"{what}: {_errno_name(exc)} ({exc.strerror})")
+    return Probe(YES, f"{what}: done")
+
+
+def _bpf_features(function_ids: dict[str, int], probes: dict[str, Probe]) -> None:
+    probes["bpf_syscall"] = _try(
+        "BPF_MAP_CREATE of an array", lambda: bpf.map_create(bpf.ARRAY, 4, 8, 1)
+    )
+    probes["hash_maps"] = _try("BPF_MAP_CREATE of a hash", lambda: bpf.map_create(bpf.HASH, 4, 8, 8))
+    probes["lru_hash_maps"] = _try(
+        "BPF_MAP_CREATE of an LRU hash", lambda: bpf.map_create(bpf.LRU_HASH, 4, 8, 8)
+    )
+    probes["batch_lookups"] = _batches()
+    probes["kprobe_programs"] = _try(
+        "BPF_PROG_LOAD of a kprobe program that reads kernel memory",
+        lambda: bpf.prog_load(bpf.PROG_TYPE_KPROBE, _READ_KERNEL),
+    )
+    probes["perf_links"] = _perf_links()
+    probes["tracing_programs"] = _tracing(function_ids)
+    jit = _sysctl("net.core.bpf_jit_enable")
+    probes["jit"] = Probe(
+        INCONCLUSIVE if jit is None else YES if jit != "0" else NO,
+        f"net.core.bpf_jit_enable = {jit}",
+    )
+
+
+def _batches() -> Probe:
+    what = "BPF_MAP_LOOKUP_BATCH on an empty hash"
+    try:
+        with bpf.closing(bpf.map_create(bpf.HASH, 4, 8, 8)) as fd:
+            supported = bpf.has_batches(fd)
+    except OSError as exc:
+        return Probe(INCONCLUSIVE, f"{what}: {_errno_name(exc)}")
+    return Probe(YES if supported else NO, what)
+
+
+def _perf_links() -> Probe:
+    what = "BPF_LINK_CREATE on a perf event"
+    try:
+        with bpf.closing(bpf.prog_load(bpf.PROG_TYPE_KPROBE, bpf.RETURN_ZERO)) as program:
+            bpf.call(bpf.LINK_CREATE, struct.pack("=IiII", program, -1, bpf.PERF_EVENT, 0))
+    except OSError as exc:
+        if exc.errno == errno.EBADF:  # it got as far as looking at the event
+            return Probe(YES, f"{what}: known")
+        return Probe(NO, f"{what}: {_errno_name(exc)} (known from 5.15 on)")
+    return Probe(INCONCLUSIVE, f"{what}: no error for an event that does not exist")
+
+
+def _tracing(function_ids: dict[str, int]) -> Probe:
+    if not function_ids:
+        return Probe(INCONCLUSIVE, "no function in BTF to try it on")
+    # A function of the kernel image if there is one: its BTF needs no descriptor
+    name = "kernel_clone" if "kernel_clone" in function_ids else symbols.DELETE
+    if name not in function_ids:
+        return Probe(INCONCLUSIVE, "no function in BTF to try it on")
+    return _try(
+        f"BPF_PROG_LOAD of an fentry program on {name}",
+        lambda: bpf.prog_load(
+            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function_ids[name]
+        ),
+    )
+
+
+_KPROBE_PMU = "/sys/bus/event_source/devices/kprobe/type"
+_KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
+
+
+def _kprobe_events(found: dict[str, str | None], probes: dict[str, Probe]) -> None:
+    pmu = _read(_KPROBE_PMU)
+    if pmu is None:
+        probes["kprobe_events"] = Probe(NO, f"{_KPROBE_PMU} is missing: no kprobes in this kernel")
+        return
+    if _read(_KPROBES_ENABLED) == "0":
+        probes["kprobe_events"] = Probe(NO, f"{_KPROBES_ENABLED} is 0: kprobes are switched off")
+        return
+    function = found.get(symbols.DELETE)
+    if function is None:
+        probes["kprobe_events"] = Probe(YES, f"{_KPROBE_PMU} is {pmu}")
+        return
+    probes["kprobe_events"] = _try(
+        f"perf_event_open of a kprobe on {function}",
+        lambda: libc.open_kprobe_event(int(pmu), function),
+    )

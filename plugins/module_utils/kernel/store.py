@@ -1,0 +1,134 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What lies on a host's disk: the spec file and the object files. Every write is atomic."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+
+from .errors import AssetReadError
+from .spec import Spec
+
+
+def write_atomically(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Writes a whole file or, whatever happens, none of it; makes the folder if needed."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(dir=folder, prefix=".btfleet-")
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(content)
+            os.fchmod(stream.fileno(), mode)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@dataclass(frozen=True)
+class Store:
+    """The files of one tracker."""
+
+    spec_path: str = "/etc/btfleet/spec.json"
+    state_folder: str = "/var/lib/btfleet"
+
+    @property
+    def objects_folder(self) -> str:
+        """Where object files lie, each under its digest."""
+        return os.path.join(self.state_folder, "objects")
+
+    @property
+    def results_path(self) -> str:
+        """Where load results are counted."""
+        return os.path.join(self.state_folder, "load_results.json")
+
+    def object_path(self, sha256: str) -> str:
+        """Where the object with this digest lies, or would lie."""
+        return os.path.join(self.objects_folder, f"{sha256}.bpf.o")
+
+    def read_spec(self) -> Spec | None:
+        """The spec on disk, None if there is no file; raises InvalidSpec if it is no spec."""
+        try:
+            with open(self.spec_path, encoding="utf-8") as stream:
+                return Spec.from_json(stream.read(), self.spec_path)
+        except FileNotFoundError:
+            return None
+
+    def write_spec(self, spec: Spec) -> None:
+        """Puts a spec in place of the one on disk."""
+        write_atomically(self.spec_path, spec.to_json().encode())
+
+    def has_object(self, sha256: str) -> bool:
+        """Whether the object is there and undamaged."""
+        try:
+            self.read_object(sha256)
+        except AssetReadError:
+            return False
+        return True
+
+    def read_object(self, sha256: str) -> bytes:
+        """The object with this digest; raises AssetReadError if missing or damaged."""
+        return read_object_file(self.object_path(sha256), sha256)
+
+    def write_object(self, content: bytes) -> str:
+        """Keeps an object file; returns its digest."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not self.has_object(sha256):
+            write_atomically(self.object_path(sha256), content)
+        return sha256
+
+    def objects(self) -> list[str]:
+        """The digests of all kept objects."""
+        try:
+            names = os.listdir(self.objects_folder)
+        except FileNotFoundError:
+            return []
+        return sorted(name[:-6] for name in names if name.endswith(".bpf.o"))
+
+    def prune(self, keep: set[str]) -> None:
+        """Removes the objects that are not in `keep`."""
+        for sha256 in self.objects():
+            if sha256 not in keep:
+                os.unlink(self.object_path(sha256))
+
+    def exists(self) -> bool:
+        """Whether anything of ours is on the disk."""
+        return any(os.path.lexists(path) for path in (self.spec_path, self.state_folder))
+
+    def remove(self) -> None:
+        """Removes all files, and the folders if nothing else is in them."""
+        self.prune(set())
+        for path in (self.spec_path, self.results_path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+        for folder in (self.objects_folder, self.state_folder, os.path.dirname(self.spec_path)):
+            try:
+                os.rmdir(folder)
+            except OSError:  # not there, or somebody else's files in it
+                continue
+
+
+def read_object_file(path: str, sha256: str | None = None) -> bytes:
+    """An object file's bytes; raises AssetReadError if it is not to be had or another one."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as exc:
+        raise AssetReadError(
+            f"cannot read the object {path} ({exc.strerror}): install it again"
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise AssetReadError(
+            f"the object {path} has sha256 {found}, needed: {sha256} (give the file that this "
+            "digest was made from, or correct the digest)"
+        )
+    return content

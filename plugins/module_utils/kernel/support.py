@@ -1,0 +1,132 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verdict: which tier a host gets, and why no better one. Pure functions over `Facts`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from . import symbols
+from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts
+from .spec import TIERS
+
+PINNED, HELD = "pinned", "held"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`tier` and `lifecycle` are None where no tier is possible.
+
+    `reasons` has, for each tier better than the chosen one, every cause found against it, each
+    with its evidence.
+    """
+
+    supported: bool
+    tier: str | None
+    lifecycle: str | None
+    reasons: dict[str, list[str]]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, as in JSON."""
+        return asdict(self)
+
+
+def assess(
+    facts: Facts, tiers: tuple[str, ...] = TIERS, allow_fentry_deadlock: bool = False
+) -> Verdict:
+    """Goes down the ladder. A probe that is inconclusive does not rule a tier out."""
+    shared = _against_all(facts)
+    against = {
+        "core/fentry": lambda: _against_fentry(facts, allow_fentry_deadlock),
+        "core/kprobe": lambda: _against_kprobe(facts),
+    }
+    reasons: dict[str, list[str]] = {}
+    for tier in TIERS:
+        found = shared + against[tier]()
+        if tier not in tiers:
+            found.append(f"the spec allows only {', '.join(tiers)}")
+        if not found:
+            return Verdict(True, tier, lifecycle(facts, tier), reasons)
+        reasons[tier] = found
+    return Verdict(False, None, None, reasons)
+
+
+def lifecycle(facts: Facts, tier: str) -> str:
+    """Whether links of a tier can be pinned, or a process has to hold them."""
+    if tier == "core/kprobe" and _is(facts, "perf_links", NO):
+        return HELD
+    return PINNED
+
+
+def _is(facts: Facts, probe: str, value: str) -> bool:
+    return probe in facts.probes and facts.probes[probe].value == value
+
+
+# What every tier of the object needs: probe and the sentence if it says no
+_SHARED = (
+    ("privileges", "not enough privileges, CAP_SYS_ADMIN is needed (become root)"),
+    ("bpf_syscall", "the kernel refuses bpf(2)"),
+    ("hash_maps", "the kernel refuses hash maps"),
+    ("lru_hash_maps", "the kernel refuses LRU hash maps"),
+    ("libbpf", "no usable libbpf"),
+    ("btf", "no usable BTF"),
+    ("bpffs", "no bpf file system to pin in (mount -t bpf bpf /sys/fs/bpf)"),
+    (MODULE, "this kernel has no conntrack"),
+    (NETLINK_MODULE, "this kernel has no conntrack netlink to take in existing flows with"),
+)
+
+
+def _against_all(facts: Facts) -> list[str]:
+    found = []
+    if _is(facts, "lockdown_allows_reads", NO):
+        found.append(
+            "kernel lockdown is confidentiality, which forbids BPF programs to read kernel memory "
+            f"({facts.probes['lockdown_allows_reads'].evidence})"
+        )
+    found += _refusals(facts, _SHARED)
+    return found
+
+
+def _refusals(facts: Facts, table: tuple[tuple[str, str], ...]) -> list[str]:
+    return [
+        f"{sentence} ({facts.probes[probe].evidence})"
+        for probe, sentence in table
+        if _is(facts, probe, NO)
+    ]
+
+
+def _locked(facts: Facts) -> str:
+    return f" under kernel lockdown={facts.lockdown}" if facts.lockdown not in (None, "none") else ""
+
+
+def _against_fentry(facts: Facts, allow_deadlock: bool) -> list[str]:
+    found = _refusals(
+        facts,
+        (
+            (
+                "tracing_programs",
+                f"the kernel refuses tracing programs{_locked(facts)}",
+            ),
+            (f"btf_function:{symbols.INSERT}", f"{symbols.INSERT} is not in BTF"),
+            (f"btf_function:{symbols.DELETE}", f"{symbols.DELETE} is not in BTF"),
+        ),
+    )
+    if _is(facts, f"symbol:{symbols.DETACH_DEADLOCK}", YES) and not allow_deadlock:
+        found.append(
+            f"the kernel has {symbols.DETACH_DEADLOCK}: detaching fentry programs can deadlock "
+            "there (allow_fentry_deadlock lets you take that risk)"
+        )
+    return found
+
+
+def _against_kprobe(facts: Facts) -> list[str]:
+    return _refusals(
+        facts,
+        (
+            ("kprobe_programs", f"the kernel refuses kprobe programs{_locked(facts)}"),
+            ("kprobe_events", "no kprobe can be made"),
+            (f"symbol:{symbols.INSERT}", f"no function {symbols.INSERT} to attach to"),
+            (f"symbol:{symbols.DELETE}", f"no function {symbols.DELETE} to attach to"),
+        ),
+    )

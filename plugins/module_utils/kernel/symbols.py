@@ -1,0 +1,48 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which of the kernel's functions we attach to, and what they are called on this kernel."""
+
+from __future__ import annotations
+
+INSERT = "__nf_conntrack_hash_insert"
+DELETE = "nf_ct_delete"
+SEED = "ctnetlink_fill_info"
+# The two callers of INSERT, for kernels where it is inlined
+CONFIRM = "__nf_conntrack_confirm"
+CHECK_INSERT = "nf_conntrack_hash_check_insert"
+# Where the kernel has it (about 5.7 to 6.8), detaching a trampoline can deadlock
+DETACH_DEADLOCK = "tasks_rcu_exit_srcu"
+
+WANTED = (INSERT, DELETE, SEED, CONFIRM, CHECK_INSERT, DETACH_DEADLOCK)
+
+# gcc copies of a function for some callers; .part and .cold hold only pieces of it
+_CLONES = (b".constprop.", b".isra.")
+
+
+def find(kallsyms: bytes, names: tuple[str, ...] = WANTED) -> dict[str, str | None]:
+    """The real name of each symbol in the text of /proc/kallsyms, None where it is missing.
+
+    The plain name is preferred to a clone (NAME.constprop.0, NAME.isra.0).
+    """
+    return {name: _find_one(kallsyms, name.encode()) for name in names}
+
+
+def _find_one(kallsyms: bytes, name: bytes) -> str | None:
+    clone = None
+    position = kallsyms.find(b" " + name)
+    while position >= 0:
+        end = position + 1 + len(name)
+        following = kallsyms[end : end + 1]
+        if following in (b"\n", b"\t", b""):
+            return name.decode()
+        if clone is None and kallsyms.startswith(_CLONES, end):
+            clone = kallsyms[position + 1 : end + 40].split()[0].decode()
+        position = kallsyms.find(b" " + name, end)
+    return clone
+
+
+def read() -> dict[str, str | None]:
+    """The same from the running kernel; raises OSError if /proc/kallsyms cannot be read."""
+    with open("/proc/kallsyms", "rb") as stream:
+        return find(stream.read())

@@ -1,0 +1,431 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tracker in the kernel: reading back what is loaded, loading a spec, unloading.
+
+Order of a load: everything that can be refused is refused first; then the new programs run
+beside the old ones on the same maps (writing an entry twice does no harm); then the pins are
+swapped; then the old programs go. So there is no moment without a tracker, and whatever fails
+before the swap leaves the old one as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import struct
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Iterator
+
+from . import bpf, object_file, seed, symbols, telemetry
+from .bpffs import Pins, check_mounted
+from .errors import AssetReadError, BtfNotFound, LoaderError, TrackerError
+from .facts import MODULE, NETLINK_MODULE, NO, Facts, gather, module_state
+from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
+from .libbpf import BpfObject, Libbpf
+from .spec import Spec
+from .store import Store
+from .support import HELD, Verdict, assess
+
+FOLDER = "/sys/fs/bpf/btfleet"
+RECORD = "loaded"
+LOCK = "/run/btfleet/loader.lock"
+ASSET = "conntrack"
+
+_RECORD_SIZE = 4096
+_MAPS = (LIVE, CLOSED, COUNTERS_MAP)
+_LINKS = ("link_insert", "link_delete")
+
+PROGRAMS = ["fentry_insert", "fentry_delete", "kprobe_insert", "kprobe_delete", "kprobe_seed"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tier's programs and the symbols they attach to (None: as their section says)."""
+
+    insert: str
+    delete: str
+    by_symbol: bool
+
+
+ENTRIES = {
+    "core/fentry": Entry("fentry_insert", "fentry_delete", by_symbol=False),
+    "core/kprobe": Entry("kprobe_insert", "kprobe_delete", by_symbol=True),
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the kernel holds. `record` is what the loader wrote when it had loaded (see
+    `_make_record`), None if nothing is loaded; `drift` has a line for each thing that is not
+    as the record says.
+    """
+
+    record: dict[str, object] | None = None
+    drift: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the spec in force."""
+        return str(self.record["fingerprint"]) if self.record else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A load's result: whether anything was changed, the record, and the verdict if one was
+    needed.
+    """
+
+    changed: bool
+    record: dict[str, object]
+    verdict: Verdict | None = None
+
+
+@dataclass
+class Tracker:
+    """The tracker of this host. The paths are fixed but for tests."""
+
+    store: Store = field(default_factory=Store)
+    folder: str = FOLDER
+    lock_path: str = LOCK
+
+    @property
+    def pins(self) -> Pins:
+        """The pins of the tracker in force."""
+        return Pins(self.folder, RECORD)
+
+    # --- reading back ----------------------------------------------------------------------------
+
+    def read(self) -> Loaded:
+        """Compares the record with the kernel. Changes nothing. Raises PermissionError."""
+        names = tuple(self.pins.names())
+        if not names:
+            return Loaded()
+        record = self._read_record()
+        if record is None:
+            return Loaded(None, ("the record of what was loaded is missing or damaged",), names)
+        drift = []
+        for name, wanted in _numbers(record, "links").items():
+            drift += self._check_link(name, wanted, _numbers(record, "programs"))
+        for name, wanted in _numbers(record, "maps").items():
+            drift += self._check_map(name, wanted)
+        known = {*_LINKS, *_MAPS, RECORD}
+        drift += [f"unknown pin {name}" for name in names if name not in known]
+        return Loaded(record, tuple(drift), names)
+
+    def _read_record(self) -> dict[str, object] | None:
+        fd = self.pins.open(RECORD, bpf.RDONLY)
+        if fd is None:
+            return None
+        with bpf.closing(fd):
+            raw = bpf.map_lookup(fd, bytes(4), bpf.map_info(fd).value_size)
+        try:
+            record = json.loads((raw or b"").rstrip(b"\0"))
+        except ValueError:
+            return None
+        return record if isinstance(record, dict) and "fingerprint" in record else None
+
+    def _check_link(self, name: str, wanted: int, programs: dict[str, int]) -> list[str]:
+        fd = self.pins.open(name)
+        if fd is None:
+            return [f"pin {name} is missing"]
+        with bpf.closing(fd):
+            info = bpf.link_info(fd)
+        if info.id != wanted or info.prog_id != programs[name.replace("link_", "")]:
+            return [f"pin {name} holds link {info.id} of program {info.prog_id}, not link {wanted}"]
+        return []
+
+    def _check_map(self, name: str, wanted: int) -> list[str]:
+        fd = self.pins.open(name, bpf.RDONLY)
+        if fd is None:
+            return [f"pin {name} is missing"]
+        with bpf.closing(fd):
+            found = bpf.map_info(fd).id
+        return [] if found == wanted else [f"pin {name} holds map {found}, not map {wanted}"]
+
+    def open_map(self, name: str) -> int:
+        """A read-only descriptor of a map; raises LoaderError if no tracker is loaded."""
+        fd = self.pins.open(name, bpf.RDONLY)
+        if fd is None:
+            raise LoaderError(
+                f"no tracker is loaded ({self.pins.path(name)} is missing): load one first "
+                "(`btfleet load`, or the playbook btfleet.conntrack.rollout)"
+            )
+        return fd
+
+    # --- loading ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        os.makedirs(os.path.dirname(self.lock_path), mode=0o755, exist_ok=True)
+        with open(self.lock_path, "w", encoding="ascii") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def load(self, spec: Spec) -> Outcome:
+        """Brings the kernel to `spec`, with the object from the store; counts the result.
+
+        Raises a TrackerError whose result says at which step it failed; what ran before runs on.
+        """
+        with self._locked():
+            check_mounted(os.path.dirname(self.folder))
+            self.pins.recover()
+            before = self.read()
+            if before.record and before.fingerprint == spec.fingerprint and not before.drift:
+                return Outcome(False, before.record)
+            try:
+                outcome = self._load(spec, before)
+            except TrackerError as exc:
+                telemetry.count(self.store, ASSET, exc.result or "loader")
+                raise
+            except OSError as exc:
+                telemetry.count(self.store, ASSET, "loader")
+                raise LoaderError(
+                    f"the kernel refused a step of the load ({exc.strerror}): "
+                    "the tracker that ran before keeps running"
+                ) from exc
+            telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
+            return outcome
+
+    def check(self, spec: Spec, content: bytes | None = None) -> Verdict:
+        """What a load would be refused for before it touches the kernel, as the same errors."""
+        check_mounted(os.path.dirname(self.folder))
+        if content is not None:
+            object_file.parse(content, "the object")
+        facts = gather(spec.btf_path)
+        return _require(facts, spec)
+
+    def _load(self, spec: Spec, before: Loaded) -> Outcome:
+        content = self.store.read_object(spec.object_sha256)
+        parsed = object_file.parse(content, f"the object {spec.object_sha256[:12]}")
+        load_modules()
+        facts = gather(spec.btf_path)
+        verdict = _require(facts, spec)
+        assert_tier = str(verdict.tier)
+        entry = ENTRIES[assert_tier]
+        _raise_memlock()
+        portid = seed.random_portid()
+        with BpfObject(Libbpf(), content, spec.btf_path) as obj:
+            obj.select([entry.insert, entry.delete, "kprobe_seed"], PROGRAMS)
+            obj.set_rodata(
+                parsed.with_constants(
+                    {
+                        "seed_portid": portid,
+                        "tcpv6_enabled": spec.tcpv6_enabled,
+                        "udpv6_enabled": spec.udpv6_enabled,
+                    }
+                )
+            )
+            obj.set_max_entries(LIVE, spec.max_entries)
+            obj.set_max_entries(CLOSED, spec.closed_entries)
+            old = self._old_maps(before)
+            for name, fd in old.items():
+                if _fits(name, bpf.map_info(fd), spec):
+                    obj.reuse_map(name, fd)
+            obj.load()
+            for name, fd in old.items():
+                if bpf.map_info(fd).id != bpf.map_info(obj.map_fd(name)).id:
+                    if name != COUNTERS_MAP:
+                        seed.copy_entries(fd, obj.map_fd(name))
+            links = _attach(obj, entry, facts)
+            last_pass = self._take_in(obj, facts, portid, before)
+            record = _make_record(spec, verdict, facts, obj, entry, links, last_pass)
+            descriptors = {**links, **{name: obj.map_fd(name) for name in _MAPS}}
+            with bpf.closing(_record_map(record)) as record_fd:
+                self.pins.replace({**descriptors, RECORD: record_fd})
+            obj.keep()
+        for fd in old.values():
+            os.close(fd)
+        after = self.read()
+        if after.fingerprint != spec.fingerprint or after.drift:
+            raise LoaderError(
+                "the tracker does not read back as it was loaded "
+                f"({'; '.join(after.drift) or 'another record'}): load it again"
+            )
+        self._wait_gone([*_numbers(before.record or {}, "links").values()], after)
+        return Outcome(True, record, verdict)
+
+    def _old_maps(self, before: Loaded) -> dict[str, int]:
+        """Descriptors of the maps of the tracker so far, from pins, else by the record's ids."""
+        found = {}
+        ids = _numbers(before.record or {}, "maps")
+        for name in _MAPS:
+            fd = self.pins.open(name)
+            if fd is None and name in ids:
+                try:
+                    fd = bpf.fd_by_id(bpf.MAP_GET_FD_BY_ID, ids[name])
+                except OSError:
+                    continue
+            if fd is None:
+                continue
+            info = bpf.map_info(fd)
+            if (info.type, info.key_size, info.value_size) == SHAPES[name]:
+                found[name] = fd
+            else:
+                os.close(fd)
+        return found
+
+    def _take_in(self, obj: BpfObject, facts: Facts, portid: int, before: Loaded) -> int:
+        def set_pass(number: int) -> None:
+            bpf.map_update(obj.map_fd(".data"), bytes(4), bytes([number]))
+
+        last = (before.record or {}).get("last_pass", 0)
+        obj.attach("kprobe_seed", facts.symbols[symbols.SEED])
+        try:
+            return seed.take_in(
+                obj.map_fd(LIVE), set_pass, portid, last if isinstance(last, int) else 0
+            )
+        finally:
+            obj.detach("kprobe_seed")
+
+    # --- unloading -------------------------------------------------------------------------------
+
+    def unload(self) -> bool:
+        """Takes the tracker out of the kernel; says whether there was one."""
+        with self._locked():
+            names = self.pins.names()
+            if not names:
+                return False
+            before = self.read()
+            self.pins.remove()
+            self._wait_gone([*_numbers(before.record or {}, "links").values()], Loaded())
+            return True
+
+    def _wait_gone(self, link_ids: list[int], after: Loaded) -> None:
+        """Waits until the kernel has detached these links: unpinning does not wait for it."""
+        still = set(link_ids) - set(_numbers(after.record or {}, "links").values())
+        deadline = time.monotonic() + 10
+        while still and time.monotonic() < deadline:
+            still = {link_id for link_id in still if _link_exists(link_id)}
+            if still:
+                time.sleep(0.01)
+        if still:
+            raise LoaderError(
+                f"link {min(still)} of the former tracker is still attached after 10 s: another "
+                "process holds it (`bpftool link` names it)"
+            )
+
+
+def _require(facts: Facts, spec: Spec) -> Verdict:
+    if facts.probes["libbpf"].value == NO:
+        raise LoaderError(facts.probes["libbpf"].evidence)
+    if facts.probes["btf"].value == NO:
+        raise BtfNotFound(facts.probes["btf"].evidence)
+    verdict = assess(facts, spec.tiers, spec.allow_fentry_deadlock)
+    if not verdict.supported:
+        reasons = "; ".join(f"{tier}: {texts[0]}" for tier, texts in verdict.reasons.items())
+        raise LoaderError(f"this host cannot run the object: {reasons}")
+    if verdict.lifecycle == HELD:
+        raise LoaderError(
+            f"kernel {facts.kernel} cannot pin the links of {verdict.tier} "
+            f"({facts.probes['perf_links'].evidence}), and this release has no process to hold "
+            "them: use kernel 5.15 or newer"
+        )
+    return verdict
+
+
+def load_modules() -> None:
+    """Loads the conntrack modules; raises LoaderError if the kernel has none.
+
+    They are needed before the load: a module's functions are not there to attach to otherwise.
+    """
+    for name in (MODULE, NETLINK_MODULE):
+        if module_state(name) != "available":
+            continue
+        done = subprocess.run(
+            ["modprobe", name], capture_output=True, text=True, check=False, timeout=60
+        )
+        if done.returncode != 0:
+            detail = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise LoaderError(
+                f"cannot load the kernel module {name} ({detail}): load it with modprobe"
+            )
+
+
+def _raise_memlock() -> None:
+    # Before 5.11 maps count against RLIMIT_MEMLOCK; later kernels do not look
+    try:
+        resource.setrlimit(
+            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        )
+    except (OSError, ValueError):
+        return
+
+
+def _fits(name: str, info: bpf.MapInfo, spec: Spec) -> bool:
+    wanted = {
+        LIVE: spec.max_entries,
+        CLOSED: spec.closed_entries,
+        COUNTERS_MAP: len(COUNTERS),
+    }
+    return info.max_entries == wanted[name]
+
+
+def _attach(obj: BpfObject, entry: Entry, facts: Facts) -> dict[str, int]:
+    """Delete first, insert last: an entry whose end would be missed is never written."""
+    delete = facts.symbols[symbols.DELETE] if entry.by_symbol else None
+    insert = facts.symbols[symbols.INSERT] if entry.by_symbol else None
+    return {
+        "link_delete": obj.attach(entry.delete, delete),
+        "link_insert": obj.attach(entry.insert, insert),
+    }
+
+
+def _make_record(
+    spec: Spec,
+    verdict: Verdict,
+    facts: Facts,
+    obj: BpfObject,
+    entry: Entry,
+    links: dict[str, int],
+    last_pass: int,
+) -> dict[str, object]:
+    programs = {
+        "insert": bpf.prog_info(obj.program_fd(entry.insert)),
+        "delete": bpf.prog_info(obj.program_fd(entry.delete)),
+    }
+    return {
+        "fingerprint": spec.fingerprint,
+        "spec": spec.to_dict(),
+        "tier": verdict.tier,
+        "lifecycle": verdict.lifecycle,
+        "btf_source": facts.btf.source,
+        "btf_result": facts.btf.result,
+        "kernel": facts.kernel,
+        "programs": {name: info.id for name, info in programs.items()},
+        "tags": {name: info.tag for name, info in programs.items()},
+        "links": {name: bpf.link_info(fd).id for name, fd in links.items()},
+        "maps": {name: bpf.map_info(obj.map_fd(name)).id for name in _MAPS},
+        "loaded_at": int(time.time()),
+        "last_pass": last_pass,
+    }
+
+
+def _record_map(record: dict[str, object]) -> int:
+    """A map that holds the record: it lives and dies with the pins beside it."""
+    raw = json.dumps(record, separators=(",", ":")).encode()
+    if len(raw) > _RECORD_SIZE:
+        raise LoaderError(f"the record takes {len(raw)} bytes, room is for {_RECORD_SIZE}")
+    fd = bpf.map_create(bpf.ARRAY, 4, _RECORD_SIZE, 1, "btfleet_loaded")
+    bpf.map_update(fd, bytes(4), raw.ljust(_RECORD_SIZE, b"\0"))
+    return fd
+
+
+def _numbers(record: dict[str, object], name: str) -> dict[str, int]:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _link_exists(link_id: int) -> bool:
+    try:
+        os.close(bpf.fd_by_id(bpf.LINK_GET_FD_BY_ID, link_id))
+    except OSError as exc:
+        return exc.errno != errno.ENOENT
+    return True
