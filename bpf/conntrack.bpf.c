@@ -32,7 +32,7 @@ const volatile __u32 seed_portid = 0;
 /* Settings of the spec. */
 const volatile __u8 tcpv6_enabled = 1;
 const volatile __u8 udpv6_enabled = 1;
-/* Which pass of the take-in this is; user space sets it before each (see seed()). */
+/* Which pass of the take-in this is; user space sets it before each (see on_seed()). */
 __u8 seed_generation = 1;
 
 const char object_license[] SEC("license") = "GPL";
@@ -77,7 +77,7 @@ static __always_inline void count(__u32 counter)
 }
 
 #define TUPLE_OFFSET(field)                                                                        \
-	__builtin_preserve_field_info(((struct nf_conntrack_tuple *)0)->field,                    \
+	__builtin_preserve_field_info(((struct nf_conntrack_tuple *)0)->field,                     \
 				      BPF_FIELD_BYTE_OFFSET)
 
 static __always_inline void copy_addr(struct conntrack_addr *to, const void *from, __u8 family)
@@ -189,7 +189,7 @@ static __always_inline long write_direction(const struct conntrack_key *key,
 
 /* Both directions or none. */
 static __noinline long write_flow(const struct flow *flow, struct conntrack_value *value,
-				       __u64 map_flags)
+				  __u64 map_flags)
 {
 	long err;
 
@@ -210,7 +210,7 @@ static __always_inline void count_failed_write(long err)
 	count(err == -E2BIG ? COUNTER_LIVE_FULL : COUNTER_LIVE_UPDATE_FAILED);
 }
 
-static __noinline int insert(const struct nf_conn *ct)
+static __noinline int on_insert(const struct nf_conn *ct)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
@@ -267,7 +267,7 @@ static __always_inline enum removal move_to_closed(const struct conntrack_key *k
  * that, so a successor with the same tuple can be in the map for the later calls alone: these
  * are told apart by the bit, and by the cookie.
  */
-static __noinline int delete(const struct nf_conn *ct)
+static __noinline int on_delete(const struct nf_conn *ct)
 {
 	enum removal orig, reply;
 	struct flow flow;
@@ -305,7 +305,7 @@ static __always_inline void mark_seen(const struct conntrack_key *key, __u64 ct)
  * program's run and the writes here, and would then stay for ever: so the loader makes two passes,
  * and removes what is older than both and was not come by in the second.
  */
-static __noinline int seed(const struct nf_conn *ct, __u32 portid)
+static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
@@ -347,13 +347,13 @@ static __noinline int seed(const struct nf_conn *ct, __u32 portid)
 SEC("fentry/__nf_conntrack_hash_insert")
 int BPF_PROG(fentry_insert, struct nf_conn *ct)
 {
-	return insert(ct);
+	return on_insert(ct);
 }
 
 SEC("fentry/nf_ct_delete")
 int BPF_PROG(fentry_delete, struct nf_conn *ct)
 {
-	return delete (ct);
+	return on_delete(ct);
 }
 
 /* tier core/kprobe */
@@ -361,13 +361,13 @@ int BPF_PROG(fentry_delete, struct nf_conn *ct)
 SEC("kprobe/__nf_conntrack_hash_insert")
 int BPF_KPROBE(kprobe_insert, struct nf_conn *ct)
 {
-	return insert(ct);
+	return on_insert(ct);
 }
 
 SEC("kprobe/nf_ct_delete")
 int BPF_KPROBE(kprobe_delete, struct nf_conn *ct)
 {
-	return delete (ct);
+	return on_delete(ct);
 }
 
 /* take-in of existing flows: ctnetlink_fill_info(skb, portid, seq, type, ct, …) */
@@ -375,5 +375,5 @@ int BPF_KPROBE(kprobe_delete, struct nf_conn *ct)
 SEC("kprobe/ctnetlink_fill_info")
 int BPF_KPROBE(kprobe_seed, void *skb, __u32 portid, __u32 seq, __u32 type, struct nf_conn *ct)
 {
-	return seed(ct, portid);
+	return on_seed(ct, portid);
 }

@@ -42,9 +42,6 @@ def drain_dump(portid: int) -> None:
 
     Flows that come or go meanwhile are the insert and delete programs' business.
     """
-    with open(_COUNT_FILE, encoding="ascii") as stream:
-        if stream.read().strip() == "0":
-            return
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
         sock.bind((portid, 0))
         sock.settimeout(30)
@@ -79,6 +76,13 @@ def next_pass(number: int) -> int:
     return number % 255 + 1
 
 
+def _drain_if_any(portid: int) -> None:
+    # A dump walks the table of all namespaces, so the empty ones are spared it
+    with open(_COUNT_FILE, encoding="ascii") as stream:
+        if stream.read().strip() != "0":
+            drain_dump(portid)
+
+
 def take_in(live_fd: int, set_pass: Callable[[int], None], portid: int, last: int) -> int:
     """Takes in every namespace's flows and removes entries of flows that are no more.
 
@@ -101,7 +105,7 @@ def take_in(live_fd: int, set_pass: Callable[[int], None], portid: int, last: in
 def _one_pass(portid: int) -> None:
     for inode, path in netns.find().items():
         try:
-            netns.run_inside(path, lambda: drain_dump(portid))
+            netns.run_inside(path, lambda: _drain_if_any(portid))
         except FileNotFoundError:
             continue
         except OSError as exc:

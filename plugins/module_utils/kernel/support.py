@@ -27,9 +27,21 @@ class Verdict:
     lifecycle: str | None
     reasons: dict[str, list[str]]
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        if self.supported:
+            return f"supported: tier {self.tier}, {self.lifecycle}"
+        shared = list(next(iter(self.reasons.values())))
+        for texts in self.reasons.values():
+            shared = [text for text in shared if text in texts]
+        if shared:
+            return "; ".join(shared)
+        return "; ".join(f"{tier}: {'; '.join(texts)}" for tier, texts in self.reasons.items())
+
     def to_dict(self) -> dict[str, object]:
         """Plain data, as in JSON."""
-        return asdict(self)
+        return {**asdict(self), "summary": self.summary}
 
 
 def assess(

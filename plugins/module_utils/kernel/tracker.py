@@ -17,7 +17,6 @@ import json
 import os
 import resource
 import struct
-import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from typing import Iterator
 
 from . import bpf, object_file, seed, symbols, telemetry
 from .bpffs import Pins, check_mounted
-from .errors import AssetReadError, BtfNotFound, LoaderError, TrackerError
+from .errors import BtfNotFound, LoaderError, TrackerError
 from .facts import MODULE, NETLINK_MODULE, NO, Facts, gather, module_state
 from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
 from .libbpf import BpfObject, Libbpf
@@ -194,13 +193,10 @@ class Tracker:
             telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
             return outcome
 
-    def check(self, spec: Spec, content: bytes | None = None) -> Verdict:
+    def check(self, spec: Spec) -> Verdict:
         """What a load would be refused for before it touches the kernel, as the same errors."""
         check_mounted(os.path.dirname(self.folder))
-        if content is not None:
-            object_file.parse(content, "the object")
-        facts = gather(spec.btf_path)
-        return _require(facts, spec)
+        return _require(gather(spec.btf_path), spec)
 
     def _load(self, spec: Spec, before: Loaded) -> Outcome:
         content = self.store.read_object(spec.object_sha256)
@@ -208,8 +204,7 @@ class Tracker:
         load_modules()
         facts = gather(spec.btf_path)
         verdict = _require(facts, spec)
-        assert_tier = str(verdict.tier)
-        entry = ENTRIES[assert_tier]
+        entry = ENTRIES[str(verdict.tier)]
         _raise_memlock()
         portid = seed.random_portid()
         with BpfObject(Libbpf(), content, spec.btf_path) as obj:
@@ -231,9 +226,9 @@ class Tracker:
                     obj.reuse_map(name, fd)
             obj.load()
             for name, fd in old.items():
-                if bpf.map_info(fd).id != bpf.map_info(obj.map_fd(name)).id:
-                    if name != COUNTERS_MAP:
-                        seed.copy_entries(fd, obj.map_fd(name))
+                new = obj.map_fd(name)
+                if name != COUNTERS_MAP and bpf.map_info(fd).id != bpf.map_info(new).id:
+                    seed.copy_entries(fd, new)
             links = _attach(obj, entry, facts)
             last_pass = self._take_in(obj, facts, portid, before)
             record = _make_record(spec, verdict, facts, obj, entry, links, last_pass)
@@ -289,14 +284,21 @@ class Tracker:
 
     def unload(self) -> bool:
         """Takes the tracker out of the kernel; says whether there was one."""
+        if not self.pins.names():
+            return False
         with self._locked():
-            names = self.pins.names()
-            if not names:
-                return False
             before = self.read()
             self.pins.remove()
             self._wait_gone([*_numbers(before.record or {}, "links").values()], Loaded())
             return True
+
+    def forget_lock(self) -> None:
+        """Removes the lock file, for a host that is to keep nothing of ours."""
+        try:
+            os.unlink(self.lock_path)
+            os.rmdir(os.path.dirname(self.lock_path))
+        except OSError:  # not there, or somebody else's files beside it
+            return
 
     def _wait_gone(self, link_ids: list[int], after: Loaded) -> None:
         """Waits until the kernel has detached these links: unpinning does not wait for it."""
@@ -320,8 +322,7 @@ def _require(facts: Facts, spec: Spec) -> Verdict:
         raise BtfNotFound(facts.probes["btf"].evidence)
     verdict = assess(facts, spec.tiers, spec.allow_fentry_deadlock)
     if not verdict.supported:
-        reasons = "; ".join(f"{tier}: {texts[0]}" for tier, texts in verdict.reasons.items())
-        raise LoaderError(f"this host cannot run the object: {reasons}")
+        raise LoaderError(f"this host cannot run the object: {verdict.summary}")
     if verdict.lifecycle == HELD:
         raise LoaderError(
             f"kernel {facts.kernel} cannot pin the links of {verdict.tier} "
@@ -332,20 +333,25 @@ def _require(facts: Facts, spec: Spec) -> Verdict:
 
 
 def load_modules() -> None:
-    """Loads the conntrack modules; raises LoaderError if the kernel has none.
+    """Has the kernel load its conntrack modules; raises LoaderError if it cannot.
 
     They are needed before the load: a module's functions are not there to attach to otherwise.
+    A request to conntrack netlink is enough, since the kernel loads what it needs to answer.
     """
-    for name in (MODULE, NETLINK_MODULE):
-        if module_state(name) != "available":
-            continue
-        done = subprocess.run(
-            ["modprobe", name], capture_output=True, text=True, check=False, timeout=60
-        )
-        if done.returncode != 0:
-            detail = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    states = {name: module_state(name) for name in (MODULE, NETLINK_MODULE)}
+    if "available" not in states.values():
+        return
+    try:
+        seed.drain_dump(seed.random_portid())
+    except OSError as exc:
+        raise LoaderError(
+            f"the kernel does not answer for conntrack ({exc.strerror}): "
+            f"`modprobe {NETLINK_MODULE}` says why"
+        ) from None
+    for name in states:
+        if module_state(name) == "available":
             raise LoaderError(
-                f"cannot load the kernel module {name} ({detail}): load it with modprobe"
+                f"the kernel module {name} is there but not loaded: `modprobe {name}` says why"
             )
 
 

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Each target sets up what it needs, on a fresh Debian machine too, and is cheap to run again.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+VERSION := $(shell sed -n 's/^version: *//p' galaxy.yml)
+FILES := roles/conntracker/files
+TARBALL := build/dist/btfleet-conntrack-$(VERSION).tar.gz
+RELEASE := $(FILES)/btfleet-$(VERSION).tar.gz
+
+# molecule and ansible-lint call ansible's commands by name
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+## Use
+demo: lab-setup build ## boot a guest, roll out, make NATed traffic, show its translations
+	tools/demo.sh
+
+lab: lab-setup ## boot a guest: make lab HOST=debian12; writes build/lab/inventory.yml
+	@[ -n "$(HOST)" ] || { echo "lab: say which guest, as in: make lab HOST=debian12" >&2; exit 2; }
+	$(PYTHON) -m lab up $(HOST)
+
+lab-down: venv ## stop every guest
+	$(PYTHON) -m lab down
+
+bench: lab-setup build ## measure; writes JSON and a table under build/
+	$(PYTHON) -m benchmarks
+
+## Test
+test: lint sanity unit molecule ## everything that has to pass before a change is taken in
+	@echo "test: passed; unit tests:"; tail -n 1 build/unit.log
+
+lint: venv ## style, types, shell, YAML, ansible-lint, role specs, changelog
+	tools/lint.sh
+
+sanity: venv ## ansible-test sanity in a copy of the checkout, without ignore files
+	tools/sanity.sh
+
+sanity-%: setup ## the same with another ansible-core, as in: make sanity-2.17
+	tools/sanity.sh $*
+
+unit: venv ## unit tests
+	@mkdir -p build
+	$(BIN)/pytest | tee build/unit.log
+
+molecule: lab-setup build ## every molecule scenario, in real guests
+	$(BIN)/molecule test --all
+
+## Build
+object: setup ## compile the BPF object for every architecture
+	$(MAKE) -C bpf
+	@mkdir -p $(FILES)
+	@cp -p build/bpf/conntrack-*.bpf.o $(FILES)/
+
+release: venv ## pack the agent's wheel as the archive that hosts unpack
+	@rm -rf build/wheel $(FILES)/btfleet-*.tar.gz && mkdir -p $(FILES)
+	$(PYTHON) -m build --quiet --wheel --no-isolation --outdir build/wheel agent
+	$(PYTHON) tools/build_release.py --units agent/units --out $(FILES) build/wheel/*.whl
+
+build: object release ## the collection's tarball, in build/dist/
+	@[ -e $(RELEASE) ] || { echo "build: the agent's version is not galaxy.yml's $(VERSION)" >&2; exit 1; }
+	$(BIN)/ansible-galaxy collection build --force --output-path build/dist
+	$(PYTHON) tools/check_tarball.py $(TARBALL)
+
+## Set-up
+setup: ## install the Debian packages that are missing
+	@tools/setup.sh
+
+venv: setup .venv/.ready agent/btfleet/kernel build/collections ## make .venv and the checkout's links
+
+.venv/.ready: requirements/dev.txt tools/venv.sh
+	tools/venv.sh .venv 'python3.13 python3.12 python3.11' -r requirements/dev.txt
+	@# `python -m btfleet` finds the agent from anywhere
+	@$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		| { read -r site; echo $(CURDIR)/agent > "$$site/checkout.pth"; }
+	@touch $@
+
+# The kernel library's second name. The wheel packs the same files there.
+agent/btfleet/kernel: | setup
+	@ln -sfn ../../plugins/module_utils/kernel $@
+
+# The checkout as an installed collection; ansible.cfg names this folder.
+build/collections: | setup
+	@mkdir -p $@/ansible_collections/btfleet
+	@ln -sfn ../../../.. $@/ansible_collections/btfleet/conntrack
+
+lab-setup: venv
+	@$(PYTHON) -m lab setup
+
+lock: venv ## pin requirements/dev.in anew
+	tools/venv.sh build/lock $(PYTHON) -r requirements/dev.in
+	@{ echo '# requirements/dev.in locked; written by `make lock`, not by hand.'; build/lock/bin/pip freeze; } \
+		> requirements/dev.txt
+
+clean: ## remove what the build made; guests' cached images and .venv stay
+	rm -rf build/bpf build/collections build/core-* build/dist build/lock build/sanity build/wheel build/unit.log
+	rm -f $(FILES)/*.bpf.o $(FILES)/btfleet-*.tar.gz agent/btfleet/kernel
+
+help: ## this list
+	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \
+		/^[a-z%-]+:.* ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo lab lab-down bench test lint sanity unit molecule object release build setup venv \
+	lab-setup lock clean help

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The `btfleet` command. Each sub-command's code is imported only when it is called for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from btfleet import __version__
+from btfleet.kernel.errors import TrackerError
+
+# Exit codes: 0 done, 1 the answer is no, 2 wrong usage (argparse's own), 3 it failed
+FAILED = 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="btfleet", description="The NAT-aware connection tracker of this host."
+    )
+    parser.add_argument("--version", action="version", version=f"btfleet {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    check = commands.add_parser("check", help="can this kernel run the object, and why not better")
+    check.add_argument("--json", action="store_true", help="all facts, as one JSON object")
+    check.set_defaults(run="check_command")
+
+    load = commands.add_parser("load", help="bring the kernel to the spec file")
+    load.add_argument("--spec", metavar="FILE", help="default: /etc/btfleet/spec.json")
+    load.set_defaults(run="load_command")
+
+    status = commands.add_parser("status", help="what is loaded; exit code 1 if not as recorded")
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    status.set_defaults(run="status_command")
+
+    conntrack = commands.add_parser("conntrack", help="look at translations")
+    _conntrack(conntrack.add_subparsers(metavar="COMMAND", required=True))
+    return parser
+
+
+def _conntrack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    dump = commands.add_parser("dump", help="all translations, or those that match")
+    dump.add_argument("--json", action="store_true", help="one JSON object a line")
+    dump.add_argument("--state", choices=("live", "closed", "all"), default="live")
+    dump.add_argument("--limit", type=int, metavar="N", help="stop after N flows")
+    _filters(dump)
+    dump.set_defaults(run="conntrack_command", action="dump")
+
+    lookup = commands.add_parser(
+        "lookup",
+        help="what a connection really is; exit code 1 if it is not translated",
+        description="Either direction may be given: 192.0.2.1:80, or [2001:db8::1]:80.",
+    )
+    lookup.add_argument("source", metavar="SRC:PORT")
+    lookup.add_argument("destination", metavar="DST:PORT")
+    lookup.add_argument("--protocol", default="tcp", help="default: tcp")
+    lookup.add_argument("--netns", help="inode number or `ip netns` name (default: the caller's)")
+    lookup.add_argument("--zone", type=int, default=0, help="conntrack zone (default: 0)")
+    lookup.add_argument("--json", action="store_true", help="one JSON object")
+    lookup.set_defaults(run="conntrack_command", action="lookup")
+
+    watch = commands.add_parser("watch", help="translations as they come (+) and go (-)")
+    watch.add_argument("--interval", type=float, default=1.0, metavar="S", help="default: 1")
+    watch.add_argument("--json", action="store_true", help="one JSON object a line")
+    _filters(watch)
+    watch.set_defaults(run="conntrack_command", action="watch")
+
+
+def _filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--netns", help="inode number or `ip netns` name")
+    parser.add_argument("--address", help="at either end, before or after translation")
+    parser.add_argument("--port", type=int, help="at either end, before or after translation")
+    parser.add_argument("--protocol", help="name or number")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = importlib.import_module(f"btfleet.{options.run}").run(options)
+        sys.stdout.flush()
+        return code
+    except TrackerError as exc:
+        print(f"btfleet: {exc}", file=sys.stderr)
+    except PermissionError as exc:
+        where = f" {exc.filename}" if exc.filename else ""
+        print(f"btfleet: no permission{where}: run it as root", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return FAILED

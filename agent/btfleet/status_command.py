@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`btfleet status`: what the kernel holds, compared with what was loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from btfleet import __version__
+from btfleet.kernel.status import Status, read
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code 0 if a tracker is loaded and all is as recorded, else 1."""
+    status = read()
+    if options.json:
+        print(json.dumps(status.to_dict()))
+    else:
+        for line in describe(status, int(time.time())):
+            print(line)
+    return 0 if status.healthy else 1
+
+
+def describe(status: Status, now: int) -> list[str]:
+    """The lines for a person."""
+    lines = [f"btfleet {__version__}"]
+    record = status.record
+    if record is None:
+        lines.append("tracker   not loaded")
+    else:
+        age = _age(now - int(str(record["loaded_at"])))
+        state = "as loaded" if status.healthy else "NOT as loaded"
+        lines.append(
+            f"tracker   {state}: tier {record['tier']}, {record['lifecycle']}, "
+            f"BTF from {record['btf_source']}, for {age}"
+        )
+        lines.append(f"spec      {str(record['fingerprint'])[:12]} {_settings(record['spec'])}")
+    lines += [f"drift     {text}" for text in status.drift]
+    for name, entries in status.maps.items():
+        share = 100 * entries["entries"] / max(entries["max_entries"], 1)
+        lines.append(
+            f"map       {name}: {entries['entries']} of {entries['max_entries']} entries "
+            f"({share:.1f} %)"
+        )
+    shown = {name: value for name, value in status.counters.items() if value}
+    if status.counters:
+        text = ", ".join(f"{name} {value}" for name, value in shown.items())
+        lines.append(f"counters  {text or 'all zero'}")
+    return lines
+
+
+def _settings(spec: object) -> str:
+    if not isinstance(spec, dict):
+        return ""
+    names = ("tcpv6_enabled", "udpv6_enabled", "max_entries", "closed_entries")
+    return ", ".join(f"{name} {json.dumps(spec.get(name))}" for name in names)
+
+
+def _age(seconds: int) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"

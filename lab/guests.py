@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starting and stopping guests."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab import qemu, ssh
+from lab.catalogue import Host
+from lab.commands import run
+from lab.errors import LabError
+from lab.image import ImageFiles, ensure_image
+from lab.inventory import write_inventory
+from lab.paths import DEFAULT_STATE, locked
+
+CONSOLE_TAIL = 5
+
+
+def start(
+    hosts: Sequence[Host],
+    state: Path,
+    say: Callable[[str], None],
+    append: str = "",
+    memory_mb: int | None = None,
+    timeout: float = 180,
+) -> Path:
+    """Boot what is not running yet, wait until all of them answer, and return the inventory."""
+    files = {host.name: ensure_image(host.image, say) for host in hosts}
+    key = ssh.private_key()
+    with locked(state / "lock"):
+        started = time.monotonic()
+        already = qemu.running_guests(state)
+        for host in hosts:
+            if host.name not in already:
+                _launch(host, files[host.name], state, append, memory_mb or host.memory_mb)
+        for host in hosts:
+            _wait_for_ssh(host.name, state, key, started + timeout)
+            if host.name not in already:
+                say(f"{host.name} answers ssh after {time.monotonic() - started:.1f} s")
+        return write_inventory(state, qemu.running_guests(state), key)
+
+
+def _launch(host: Host, files: ImageFiles, state: Path, append: str, memory_mb: int) -> None:
+    accelerator = qemu.machine_accelerator(qemu.find_machine(host))
+    if accelerator == "tcg":
+        qemu.check_version(qemu.find_machine(host).program)
+    folder = state / host.name
+    # Left by a guest that ended by itself.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    machine_id = str(uuid.uuid4())
+    for attempts_left in (2, 1, 0):
+        launch = qemu.Launch(folder, _free_port(), machine_id, memory_mb, append)
+        if not launch.overlay.exists():
+            overlay = ["-b", str(files.disk), "-F", "raw", str(launch.overlay)]
+            run(["qemu-img", "create", "-q", "-f", "qcow2", *overlay])
+        try:
+            run(qemu.command_line(host, files, launch, accelerator))
+            return
+        except LabError as error:
+            # Between our choice and QEMU's bind somebody else may have taken the port.
+            if "host forwarding" not in str(error) or not attempts_left:
+                raise
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for_ssh(name: str, state: Path, key: Path, deadline: float) -> None:
+    while True:
+        guest = qemu.running_guests(state).get(name)
+        if guest is None:
+            tail = _console_tail(state / name)
+            raise LabError(f"{name} has ended before it answered ssh; {tail}")
+        if ssh.answers(guest.port, key, timeout=5):
+            return
+        if time.monotonic() > deadline:
+            tail = _console_tail(state / name)
+            raise LabError(f"{name} did not answer ssh in time and is left running; {tail}")
+        time.sleep(0.3)
+
+
+def _console_tail(folder: Path) -> str:
+    log = folder / "console.log"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"its console ({log}) ends with: {' | '.join(lines[-CONSOLE_TAIL:]) or '(nothing)'}"
+
+
+def stop(names: Sequence[str], state: Path, say: Callable[[str], None]) -> None:
+    """Power off these guests (no names: all) and remove what they wrote."""
+    if not state.exists() and not qemu.running_guests(state):
+        return
+    with locked(state / "lock"):
+        running = qemu.running_guests(state)
+        leftovers = [path.name for path in state.iterdir() if path.is_dir()]
+        for name in names or sorted({*running, *leftovers}):
+            if name in running:
+                _kill(running[name])
+                say(f"{name} is down")
+            shutil.rmtree(state / name, ignore_errors=True)
+        left = qemu.running_guests(state)
+        if left:
+            write_inventory(state, left, ssh.private_key())
+        else:
+            (state / "inventory.yml").unlink(missing_ok=True)
+
+
+def checkout_states() -> list[Path]:
+    """The state folders of this checkout that have something to stop or to remove."""
+    build = DEFAULT_STATE.parent
+    running = {guest.state for guest in qemu.all_running_guests() if guest.state.parent == build}
+    return sorted(running | set(build.glob(f"{DEFAULT_STATE.name}*/")))
+
+
+def _kill(guest: qemu.RunningGuest) -> None:
+    """Its disk is thrown away, so the plug is pulled."""
+    try:
+        handle = os.pidfd_open(guest.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The handle is of one process for good: what is verified now can't become another one
+        # before the signal.
+        if qemu.guest_of_process(guest.pid) != guest:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(handle, number)
+            if select.select([handle], [], [], 10)[0]:
+                return
+        raise LabError(f"QEMU process {guest.pid} does not end, not even by SIGKILL")
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise LabError(
+            f"{guest.name} (process {guest.pid}) belongs to another user: stop it as that user"
+        ) from error
+    finally:
+        os.close(handle)

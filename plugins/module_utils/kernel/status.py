@@ -1,0 +1,59 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state of this host's tracker, in one reading."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from . import bpf, telemetry
+from .layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from .tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Status:
+    """`maps` gives entries and max_entries a map; `load_results` see `telemetry`."""
+
+    record: dict[str, object] | None
+    drift: tuple[str, ...] = ()
+    maps: dict[str, dict[str, int]] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    load_results: tuple[dict[str, object], ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Loaded, and all as recorded."""
+        return self.record is not None and not self.drift
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, as in JSON."""
+        return {**asdict(self), "loaded": self.record is not None, "healthy": self.healthy}
+
+
+def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
+    """Reads it all; counting the maps' entries means reading them, which `fill` can spare."""
+    tracker = tracker or Tracker()
+    loaded = tracker.read()
+    maps: dict[str, dict[str, int]] = {}
+    counters: dict[str, int] = {}
+    for name in (LIVE, CLOSED):
+        fd = tracker.pins.open(name, bpf.RDONLY)
+        if fd is not None:
+            with bpf.closing(fd):
+                info = bpf.map_info(fd)
+                maps[name] = {"max_entries": info.max_entries}
+                if fill:
+                    maps[name]["entries"] = bpf.map_fill(fd, info)
+    fd = tracker.pins.open(COUNTERS_MAP, bpf.RDONLY)
+    if fd is not None:
+        with bpf.closing(fd):
+            counters = read_counters(fd)
+    return Status(
+        record=loaded.record,
+        drift=loaded.drift,
+        maps=maps,
+        counters=counters,
+        load_results=tuple(telemetry.read(tracker.store)),
+    )

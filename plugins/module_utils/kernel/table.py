@@ -1,0 +1,331 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Translations out of the maps: dump, filter and look-up.
+
+A map holds both directions of a flow; a dump gives each flow once, from its original direction.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+from itertools import compress, islice
+from typing import Iterator, NamedTuple
+
+from . import bpf
+from .errors import TrackerError
+from .layout import FLAG_ORIG, FLAGS_OFFSET, KEY, VALUE
+
+LIVE_STATE, CLOSED_STATE = "live", "closed"
+
+# IANA numbers; other protocols go by their number
+PROTOCOLS = {
+    1: "icmp",
+    6: "tcp",
+    17: "udp",
+    33: "dccp",
+    47: "gre",
+    58: "icmpv6",
+    132: "sctp",
+    136: "udplite",
+}
+_ICMP = (1, 58)
+_NUMBERS = {name: number for number, name in PROTOCOLS.items()}
+_FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
+
+
+class Flow(NamedTuple):
+    """One translation. Addresses as text, ports in host order (ICMP: see bpf/conntrack.h)."""
+
+    netns: int
+    zone: int
+    zone_dir: str | None
+    family: int
+    protocol: int
+    orig: tuple[str, int, str, int]
+    reply: tuple[str, int, str, int]
+    state: str
+    created_ns: int
+    closed_ns: int
+
+
+def protocol_name(number: int) -> str:
+    """The name that we print for a protocol."""
+    return PROTOCOLS.get(number, str(number))
+
+
+def protocol_number(text: str) -> int:
+    """The number for a name or a number; raises TrackerError."""
+    name = text.lower()
+    if name in _NUMBERS:
+        return _NUMBERS[name]
+    if name.isdigit() and int(name) < 256:
+        return int(name)
+    raise TrackerError(f"protocol is {text!r}, needed: {', '.join(_NUMBERS)} or a number below 256")
+
+
+def _address(raw: bytes, family: int) -> str:
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, raw[:4])
+    return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def _zones(orig: int, reply: int) -> tuple[int, str | None]:
+    """A flow's zone, and the direction that it holds for if not for both."""
+    if orig == reply:
+        return orig, None
+    return (orig, "orig") if orig else (reply, "reply")
+
+
+# --- one flow at a time ----------------------------------------------------------------------------
+
+
+def decode(key: bytes, value: bytes, state: str) -> Flow:
+    """A flow from an entry of either direction."""
+    netns, zone, family, protocol, saddr, daddr, sport, dport = KEY.unpack(key)
+    other = VALUE.unpack(value)
+    near = (_address(saddr, family), sport, _address(daddr, family), dport)
+    far = (_address(other[3], family), other[5], _address(other[4], family), other[6])
+    is_orig = bool(other[8] & FLAG_ORIG)
+    orig_zone, reply_zone = (zone, other[7]) if is_orig else (other[7], zone)
+    number, direction = _zones(orig_zone, reply_zone)
+    return Flow(
+        netns=netns,
+        zone=number,
+        zone_dir=direction,
+        family=family,
+        protocol=protocol,
+        orig=near if is_orig else far,
+        reply=far if is_orig else near,
+        state=state,
+        created_ns=other[1],
+        closed_ns=other[2],
+    )
+
+
+def _tuple_dict(protocol: int, data: tuple[str, int, str, int]) -> dict[str, object]:
+    src, sport, dst, dport = data
+    if protocol in _ICMP:
+        return {"src": src, "dst": dst, "id": sport, "type": dport >> 8, "code": dport & 0xFF}
+    return {"src": src, "sport": sport, "dst": dst, "dport": dport}
+
+
+def to_dict(flow: Flow) -> dict[str, object]:
+    """The JSON form of a flow."""
+    data: dict[str, object] = {"netns": flow.netns, "zone": flow.zone}
+    if flow.zone_dir:
+        data["zone_dir"] = flow.zone_dir
+    data["family"] = _FAMILIES.get(flow.family, str(flow.family))
+    data["protocol"] = protocol_name(flow.protocol)
+    data["orig"] = _tuple_dict(flow.protocol, flow.orig)
+    data["reply"] = _tuple_dict(flow.protocol, flow.reply)
+    data["state"] = flow.state
+    return data
+
+
+# --- filtering -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which flows are wanted; None means any. Address and port match either end, either way."""
+
+    netns: int | None = None
+    address: str | None = None
+    port: int | None = None
+    protocol: int | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        netns: int | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        protocol: str | None = None,
+    ) -> Filter:
+        """Checks what a user gave; raises TrackerError."""
+        if address is not None:
+            try:
+                address = str(ipaddress.ip_address(address))
+            except ValueError:
+                raise TrackerError(
+                    f"address is {address!r}, needed: an IPv4 or IPv6 address"
+                ) from None
+        if port is not None and not 0 <= port <= 65535:
+            raise TrackerError(f"port is {port}, needed: a number from 0 to 65535")
+        number = None if protocol is None else protocol_number(protocol)
+        return cls(netns=netns, address=address, port=port, protocol=number)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it lets everything through."""
+        return self == Filter()
+
+    def matches(self, flow: Flow) -> bool:
+        """Whether the flow is wanted."""
+        if self.netns is not None and flow.netns != self.netns:
+            return False
+        if self.protocol is not None and flow.protocol != self.protocol:
+            return False
+        ends = flow.orig + flow.reply
+        if self.address is not None and self.address not in ends[::2]:
+            return False
+        if self.port is None:
+            return True
+        return flow.protocol not in _ICMP and self.port in ends[1::2]
+
+
+def flows(fd: int, state: str, wanted: Filter | None = None) -> Iterator[Flow]:
+    """The flows of a map that `wanted` lets through, in the map's order."""
+    wanted = wanted or Filter()
+    for keys, values in bpf.map_batches(fd, bpf.map_info(fd)):
+        for index, flags in enumerate(values[FLAGS_OFFSET :: VALUE.size]):
+            if not flags & FLAG_ORIG:
+                continue
+            key = keys[index * KEY.size : (index + 1) * KEY.size]
+            value = values[index * VALUE.size : (index + 1) * VALUE.size]
+            flow = decode(key, value, state)
+            if wanted.matches(flow):
+                yield flow
+
+
+def translations(
+    maps: dict[str, int], wanted: Filter, limit: int
+) -> tuple[list[dict[str, object]], bool]:
+    """Up to `limit` flows of the maps (state to descriptor), and whether there are more."""
+    found = (to_dict(flow) for state, fd in maps.items() for flow in flows(fd, state, wanted))
+    rows = list(islice(found, limit + 1))
+    return rows[:limit], len(rows) > limit
+
+
+# --- look-up ---------------------------------------------------------------------------------------
+
+
+def make_key(
+    netns: int, zone: int, protocol: int, src: str, sport: int, dst: str, dport: int
+) -> bytes:
+    """The key of one direction; raises TrackerError for addresses of two families or none."""
+    try:
+        source, destination = ipaddress.ip_address(src), ipaddress.ip_address(dst)
+    except ValueError as exc:
+        raise TrackerError(f"{exc}: give IPv4 or IPv6 addresses") from None
+    if source.version != destination.version:
+        raise TrackerError(f"{src} and {dst} are of two families: a flow has one")
+    family = socket.AF_INET if source.version == 4 else socket.AF_INET6
+    return KEY.pack(
+        netns, zone, family, protocol, source.packed, destination.packed, sport, dport
+    )
+
+
+def lookup(maps: dict[str, int], key: bytes) -> Flow | None:
+    """The flow that has this key as one of its directions, in the first map that knows it."""
+    for state, fd in maps.items():
+        value = bpf.map_lookup(fd, key, VALUE.size)
+        if value is not None:
+            return decode(key, value, state)
+    return None
+
+
+# --- the whole map as JSON lines, fast ---------------------------------------------------------------
+
+# The same records as KEY and VALUE, cut for this purpose: what decides the line's frame stays in
+# one piece (netns, zone, family, protocol; and the other direction's zone)
+_KEY_CUT = struct.Struct("=8s16s16sHH")
+_VALUE_CUT = struct.Struct("=24x16s16sHH2s2x")
+
+# How many addresses are kept as text; tables have few different ones, an attack has many
+_CACHED_ADDRESSES = 65536
+
+
+class _Addresses(dict):  # type: ignore[type-arg]
+    """Address bytes to text, made once each."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__()
+        self._family = family
+
+    def __missing__(self, raw: bytes) -> str:
+        if len(self) >= _CACHED_ADDRESSES:
+            self.clear()
+        text = self[raw] = _address(raw, self._family)
+        return text
+
+
+class _Frames(dict):  # type: ignore[type-arg]
+    """What decides a line's frame, to (template, addresses)."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__()
+        self._state = state
+        self._addresses = {family: _Addresses(family) for family in _FAMILIES}
+
+    def __missing__(self, frame: bytes) -> tuple[str, _Addresses]:
+        netns, zone, family, protocol, other_zone = struct.unpack("=IHBBH", frame)
+        number, direction = _zones(zone, other_zone)
+        direction_text = f'"zone_dir": "{direction}", ' if direction else ""
+        if protocol in _ICMP:
+            ends = '{"src": "%s", "dst": "%s", "id": %d, "type": %d, "code": %d}'
+        else:
+            ends = '{"src": "%s", "sport": %d, "dst": "%s", "dport": %d}'
+        template = (
+            f'{{"netns": {netns}, "zone": {number}, {direction_text}'
+            f'"family": "{_FAMILIES.get(family, family)}", '
+            f'"protocol": "{protocol_name(protocol)}", '
+            f'"orig": {ends}, "reply": {ends}, "state": "{self._state}"}}\n'
+        )
+        addresses = self._addresses.setdefault(family, _Addresses(family))
+        result = self[frame] = (template, addresses, protocol in _ICMP)
+        return result
+
+
+def json_lines(fd: int, state: str) -> Iterator[str]:
+    """All flows of a map as JSON objects, a line each, many lines at a time.
+
+    The same text as `json.dumps(to_dict(flow))`, in bounded memory.
+    """
+    frames = _Frames(state)
+    for keys, values in bpf.map_batches(fd, bpf.map_info(fd)):
+        # ORIG is bit 0; compress() drops the reply directions without a step of Python for each
+        is_orig = values[FLAGS_OFFSET :: VALUE.size].translate(_ODD)
+        entries = zip(_KEY_CUT.iter_unpack(keys), _VALUE_CUT.iter_unpack(values))
+        lines = []
+        for (frame, src, dst, sport, dport), (
+            other_src,
+            other_dst,
+            other_sport,
+            other_dport,
+            zone,
+        ) in compress(entries, is_orig):
+            template, text, is_icmp = frames[frame + zone]
+            if is_icmp:
+                lines.append(
+                    template
+                    % (
+                        *(text[src], text[dst], sport, dport >> 8, dport & 0xFF),
+                        *(text[other_src], text[other_dst]),
+                        *(other_sport, other_dport >> 8, other_dport & 0xFF),
+                    )
+                )
+            else:
+                lines.append(
+                    template
+                    % (
+                        text[src],
+                        sport,
+                        text[dst],
+                        dport,
+                        text[other_src],
+                        other_sport,
+                        text[other_dst],
+                        other_dport,
+                    )
+                )
+        if lines:
+            yield "".join(lines)
+
+
+# Byte to 1 if odd (FLAG_ORIG is bit 0), else 0
+_ODD = bytes(number & FLAG_ORIG for number in range(256))

@@ -1,0 +1,270 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Releases of the agent's tree on a host: unpacked side by side, one of them current.
+
+A release folder is named after its version and its archive's digest and never changes, so that
+switching (a rename of the link `current`) is the only step that a running process can notice.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import io
+import os
+import py_compile
+import re
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from typing import Callable, List, Tuple
+
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]*")
+
+UNIT = "btfleet-conntracker.service"
+
+
+# Runs a command: its exit code, output and errors (AnsibleModule.run_command)
+Runner = Callable[[List[str]], Tuple[int, str, str]]
+
+
+class ReleaseError(Exception):
+    """One line: what was found, what was needed, what to do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie; fixed but for tests."""
+
+    root: str = "/opt/btfleet"
+    command: str = "/usr/local/bin/btfleet"
+    units: str = "/etc/systemd/system"
+
+    @property
+    def releases(self) -> str:
+        """The folder of the release folders."""
+        return os.path.join(self.root, "releases")
+
+    @property
+    def current(self) -> str:
+        """The link to the release in use."""
+        return os.path.join(self.root, "current")
+
+    def folder(self, name: str) -> str:
+        """A release's folder."""
+        return os.path.join(self.releases, name)
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is: names of the kept releases, the current one, the command's link, the unit."""
+
+    releases: tuple[str, ...] = ()
+    current: str | None = None
+    command: bool = False
+    unit: str | None = None
+    unit_enabled: bool = False
+    unit_active: bool = False
+
+    def to_dict(self) -> dict[str, object]:
+        """The form that a diff shows."""
+        return {
+            "command": self.command,
+            "current": self.current,
+            "releases": list(self.releases),
+            "unit": self.unit,
+            "unit_active": self.unit_active,
+            "unit_enabled": self.unit_enabled,
+        }
+
+
+def release_name(version: str, sha256: str) -> str:
+    """The folder name of a release; raises ReleaseError for what cannot be a version."""
+    if not _VERSION.fullmatch(version):
+        raise ReleaseError(f"version is {version!r}, needed: letters, digits and . + ! -")
+    return f"{version}-{sha256[:12]}"
+
+
+def plan(now: State, name: str, keep: int, unit_digest: str | None) -> State:
+    """The state with release `name` current and at most `keep` others, newest first."""
+    others = [other for other in now.releases if other not in (name, now.current)]
+    if now.current not in (None, name):
+        others.insert(0, str(now.current))
+    return State(
+        releases=tuple(sorted([name, *others[:keep]])),
+        current=name,
+        command=True,
+        unit=unit_digest or now.unit,
+        unit_enabled=True,
+        unit_active=True,
+    )
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+def read(layout: Layout, run: Runner) -> State:
+    """The state now; releases newest first (by the time they were unpacked)."""
+    names: list[str] = []
+    if os.path.isdir(layout.releases):
+        with os.scandir(layout.releases) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+        found.sort(key=lambda entry: (-entry.stat().st_mtime, entry.name))
+        names = [entry.name for entry in found]
+    current = None
+    if os.path.islink(layout.current) and os.path.isdir(layout.current):
+        current = os.path.basename(os.path.realpath(layout.current))
+    unit = unit_state(run)
+    return State(
+        releases=tuple(names),
+        current=current,
+        command=_points_to(layout.command, _command_target(layout)),
+        unit=file_digest(os.path.join(layout.units, UNIT)),
+        unit_enabled=unit.get("UnitFileState") == "enabled",
+        unit_active=unit.get("ActiveState") == "active",
+    )
+
+
+def file_digest(path: str) -> str | None:
+    """SHA-256 of a file, None if it is not there."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _command_target(layout: Layout) -> str:
+    return os.path.join(layout.current, "bin", "btfleet")
+
+
+def _points_to(link: str, target: str) -> bool:
+    return os.path.islink(link) and os.readlink(link) == target
+
+
+def packed_unit(layout: Layout, name: str) -> str:
+    """Where a release has its unit file."""
+    return os.path.join(layout.folder(name), "units", UNIT)
+
+
+# --- doing -------------------------------------------------------------------------------------------
+
+
+def unpack(layout: Layout, archive: bytes, name: str) -> None:
+    """Unpacks an archive as release `name`; whatever fails, no half a release is left.
+
+    Raises ReleaseError if the archive is damaged or holds anything but plain files under one
+    folder.
+    """
+    os.makedirs(layout.releases, mode=0o755, exist_ok=True)
+    scratch = tempfile.mkdtemp(dir=layout.releases, prefix=".unpack-")
+    try:
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as packed:
+                for member in packed:
+                    _write_member(packed, member, scratch)
+        except (tarfile.TarError, OSError, EOFError) as exc:
+            raise ReleaseError(f"the release archive is damaged ({exc}): send it again") from None
+        tops = os.listdir(scratch)
+        if len(tops) != 1 or not os.path.isfile(os.path.join(scratch, tops[0], "bin", "btfleet")):
+            raise ReleaseError("the archive is no release: it has no folder with bin/btfleet in it")
+        top = os.path.join(scratch, tops[0])
+        # Now, and by content: later the folder is read-only to those who run it
+        compileall.compile_dir(
+            os.path.join(top, "lib"),
+            quiet=2,
+            ddir=os.path.join(layout.folder(name), "lib"),
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        os.chmod(top, 0o755)
+        os.rename(top, layout.folder(name))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_member(packed: tarfile.TarFile, member: tarfile.TarInfo, folder: str) -> None:
+    parts = member.name.split("/")
+    if not member.isfile() or ".." in parts or member.name.startswith("/"):
+        raise ReleaseError(
+            f"the archive holds {member.name!r}, which is no plain file below one folder: "
+            "build it with `make release`"
+        )
+    path = os.path.join(folder, *parts)
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    source = packed.extractfile(member)
+    with open(path, "wb") as stream:
+        if source is not None:
+            shutil.copyfileobj(source, stream)
+        os.fchmod(stream.fileno(), 0o755 if member.mode & 0o100 else 0o644)
+
+
+def link_atomically(target: str, link: str) -> None:
+    """Makes or redirects a link in one step."""
+    os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
+    temporary = f"{link}.btfleet-new"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, link)
+
+
+def reach(layout: Layout, run: Runner, now: State, after: State) -> None:
+    """From `now` to `after`; the release has to be unpacked already."""
+    name = str(after.current)
+    if now.current != name:
+        link_atomically(os.path.join("releases", name), layout.current)
+    if not now.command:
+        link_atomically(_command_target(layout), layout.command)
+    packed = packed_unit(layout, name)
+    if file_digest(packed) != now.unit:
+        with open(packed, "rb") as stream:
+            _write_unit(layout, stream.read())
+        _systemctl(run, "daemon-reload")
+    if not now.unit_enabled:
+        _systemctl(run, "enable", "--quiet", UNIT)
+    if not now.unit_active:
+        _systemctl(run, "start", UNIT)
+    for old in set(now.releases) - set(after.releases):
+        shutil.rmtree(layout.folder(old))
+
+
+def _write_unit(layout: Layout, content: bytes) -> None:
+    path = os.path.join(layout.units, UNIT)
+    with open(path + ".btfleet-new", "wb") as stream:
+        stream.write(content)
+        os.fchmod(stream.fileno(), 0o644)
+    os.replace(path + ".btfleet-new", path)
+
+
+def remove(layout: Layout, run: Runner, now: State) -> None:
+    """Takes everything away again."""
+    if now.unit is not None:
+        _systemctl(run, "disable", "--now", "--quiet", UNIT)
+        os.unlink(os.path.join(layout.units, UNIT))
+        _systemctl(run, "daemon-reload")
+        _systemctl(run, "reset-failed", UNIT, may_fail=True)
+    if os.path.islink(layout.command):
+        os.unlink(layout.command)
+    shutil.rmtree(layout.root, ignore_errors=True)
+
+
+# --- systemd -----------------------------------------------------------------------------------------
+
+
+def unit_state(run: Runner) -> dict[str, str]:
+    """UnitFileState and ActiveState of the unit; raises ReleaseError without systemd."""
+    text = _systemctl(run, "show", UNIT, "--property=UnitFileState,ActiveState")
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _systemctl(run: Runner, *arguments: str, may_fail: bool = False) -> str:
+    code, output, errors = run(["systemctl", *arguments])
+    if code != 0 and not may_fail:
+        detail = " ".join(errors.split()) or f"exit code {code}"
+        raise ReleaseError(
+            f"systemctl {' '.join(arguments)} failed ({detail}): "
+            "systemd is needed to load the tracker at boot"
+        )
+    return output

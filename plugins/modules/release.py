@@ -1,0 +1,157 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Installs a release of the btfleet command and its boot unit
+version_added: 0.1.0
+description:
+  - Unpacks a release archive beside those that are there, and switches to it in one step.
+  - Keeps the command C(btfleet) and the unit C(btfleet-conntracker.service), which loads the tracker
+    at boot, in place, enabled and started.
+  - Needs no pip, package index or compiler on the host.
+author:
+  - btfleet contributors (@btfleet)
+options:
+  state:
+    description:
+      - V(present) makes the release the current one.
+      - V(absent) takes away all releases, the command and the unit. The tracker itself is the business of
+        M(btfleet.conntrack.conntrack_object).
+    type: str
+    choices: [present, absent]
+    default: present
+  src:
+    description: The archive on the control node. Without it, the collection's own is taken.
+    type: path
+  keep:
+    description: How many former releases are kept beside the current one.
+    type: int
+    default: 2
+  _sha256:
+    description: Set by the action plugin. Digest of the archive.
+    type: str
+  _version:
+    description: Set by the action plugin. Version of the archive.
+    type: str
+  _archive:
+    description: Set by the action plugin. Where the archive lies on the host.
+    type: path
+attributes:
+  check_mode:
+    description: Says what would change.
+    support: full
+  diff_mode:
+    description: Shows releases, links and the unit, before and after.
+    support: full
+seealso:
+  - module: btfleet.conntrack.conntrack_object
+notes:
+  - Has to run as root, on a host with systemd.
+  - Releases lie in C(/opt/btfleet/releases); C(/opt/btfleet/current) is the link to the one in use.
+"""
+
+EXAMPLES = r"""
+- name: Install the collection's own release
+  btfleet.conntrack.release:
+
+- name: Take it away
+  btfleet.conntrack.release:
+    state: absent
+"""
+
+RETURN = r"""
+current:
+  description: The release in use, version and start of the archive's digest.
+  type: str
+  returned: for O(state=present)
+  sample: 0.1.0-1f0c2a77c0de
+releases:
+  description: All kept releases.
+  type: list
+  elements: str
+  returned: success
+needs_archive:
+  description: For the action plugin. The archive has to be sent before anything can be done.
+  type: bool
+  returned: when the release is not on the host
+"""
+
+import hashlib
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.btfleet.conntrack.plugins.module_utils import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError
+
+
+def absent(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
+    """Removes it all unless in check mode."""
+    before, after = release.read(layout, module.run_command), release.State()
+    if before != after and not module.check_mode:
+        release.remove(layout, module.run_command, before)
+    return {"changed": before != after, "releases": [], "diff": difference(before, after)}
+
+
+def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
+    """Installs and switches unless in check mode."""
+    params = module.params
+    name = release.release_name(params["_version"], params["_sha256"])
+    before = release.read(layout, module.run_command)
+    if name not in before.releases and not module.check_mode:
+        if params["_archive"] is None:
+            return {"changed": False, "needs_archive": True}
+        with open(params["_archive"], "rb") as stream:
+            archive = stream.read()
+        found = hashlib.sha256(archive).hexdigest()
+        if found != params["_sha256"]:
+            raise ReleaseError(f"the archive arrived with sha256 {found}, not {params['_sha256']}")
+        release.unpack(layout, archive, name)
+    unit = release.file_digest(release.packed_unit(layout, name))
+    after = release.plan(before, name, params["keep"], unit)
+    if before != after and not module.check_mode:
+        release.reach(layout, module.run_command, before, after)
+    return {
+        "changed": before != after,
+        "current": name,
+        "releases": list(after.releases),
+        "diff": difference(before, after),
+    }
+
+
+def difference(before: release.State, after: release.State) -> dict[str, object]:
+    """Ansible's form of a diff."""
+    return {"before": before.to_dict(), "after": after.to_dict()}
+
+
+def main() -> None:
+    """Turns errors into one line."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "src": {"type": "path"},
+            "keep": {"type": "int", "default": 2},
+            "_sha256": {"type": "str"},
+            "_version": {"type": "str"},
+            "_archive": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    action = absent if module.params["state"] == "absent" else present
+    try:
+        if module.params["keep"] < 0:
+            raise ReleaseError(f"keep is {module.params['keep']}, needed: 0 or more")
+        result = action(module, release.Layout())
+    except ReleaseError as exc:
+        module.fail_json(msg=str(exc))
+    except PermissionError as exc:
+        module.fail_json(msg=f"no permission ({exc}): run this task as root (become: true)")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

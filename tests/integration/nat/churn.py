@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connections opened and closed all the time, with a log of every tuple."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from types import FrameType
+from typing import Any
+
+from . import background, netns, records, sockets, state, traffic, wanted
+from .dialer import IN_FLIGHT, Dialer
+from .errors import NatError
+from .wanted import Group, Wanted
+
+NAME = "churn"
+
+
+def start(rate: float, seconds: float) -> dict[str, object]:
+    """Begin; returns when the first flow was answered."""
+    traffic.check_responder()
+    groups = [
+        group
+        for group in traffic.usable_groups()
+        if group.kind.translated and not group.kind.deleted and group.protocol in ("tcp", "udp")
+    ]
+    background.stop(NAME)
+    state.save("churn-counts", None)
+    background.start(NAME, lambda ready: _run(_endless(groups), rate, seconds, ready))
+    return {"rate": rate, "seconds": seconds}
+
+
+def stop() -> dict[str, int]:
+    """End it now if it has not ended; how many flows it made."""
+    background.stop(NAME)
+    return counts()
+
+
+def finish(seconds: float) -> dict[str, int]:
+    """Wait until it ends by itself."""
+    if not background.await_end(NAME, seconds):
+        raise NatError(f"churn has not ended in {seconds:.0f} s")
+    return stop()
+
+
+def counts() -> dict[str, int]:
+    """What the last churn made."""
+    found: dict[str, int] | None = state.load("churn-counts")
+    if found is None:
+        log = state.FOLDER / "churn.log"
+        last = log.read_text().splitlines()[-1:] if log.exists() else []
+        raise NatError(f"churn has not ended well: {last[0] if last else 'no flow was made'}")
+    return found
+
+
+def _endless(groups: list[Group]) -> Iterator[Wanted]:
+    """The groups take turns."""
+    each = [wanted.flows(group, cycle(wanted.CHURN)) for group in groups]
+    while True:
+        for flows in each:
+            yield next(flows)
+
+
+def _run(plan: Iterator[Wanted], rate: float, seconds: float, ready: background.Ready) -> None:
+    stopped = False
+
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, on_term)
+    sockets.allow_many()
+    dialer, started, made_flows = Dialer(), 0, 0
+    tuples = set()
+    begin = time.monotonic()
+    with (state.FOLDER / f"{NAME}.jsonl").open("w", buffering=1) as log:
+        while True:
+            age = time.monotonic() - begin
+            over = stopped or age >= seconds
+            if over and not dialer.pending:
+                break
+            while not over and started < age * rate and len(dialer.pending) < IN_FLIGHT:
+                dialer.start(next(plan))
+                started += 1
+            due = max(started / rate - age, 0.0)
+            for made, own in dialer.poll(1.0 if over else due):
+                log.write(json.dumps([*made.record(), time.time()]) + "\n")
+                own.close()
+                tuples.add(made.wanted.key)
+                made_flows += 1
+                if made_flows == 1:
+                    ready()
+    netns.enter(netns.ROOT)
+    took = int(time.monotonic() - begin)
+    state.save("churn-counts", {"flows": made_flows, "tuples": len(tuples), "seconds": took})
+
+
+def log() -> list[list[Any]]:
+    """What it made: kind, tuple and what the other end saw."""
+    return [line[:3] for line in records.read(NAME)]

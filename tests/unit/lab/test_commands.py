@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Errors of other programs come as one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.__main__ import main
+from lab.commands import command_name, run
+from lab.errors import LabError
+
+
+def test_failure_is_the_last_line() -> None:
+    with pytest.raises(LabError) as caught:
+        run(["sh", "-c", "echo first >&2; echo last >&2; exit 3"])
+    assert str(caught.value) == "sh failed with status 3: last"
+
+
+def test_failure_names_the_log_and_the_attempt(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(LabError) as caught:
+        run(["sh", "-c", "echo said; exit 1"], log=log, what="the attempt")
+    assert str(caught.value) == f"the attempt failed with status 1: said (log: {log})"
+
+
+def test_missing_program() -> None:
+    with pytest.raises(
+        LabError, match="btfleet-no-such-program not found: run `python3 -m lab setup`"
+    ):
+        run(["btfleet-no-such-program"])
+
+
+def test_command_name_without_its_wrappers() -> None:
+    assert command_name(["sudo", "env", "A=b", "/usr/bin/apt-get", "update"]) == "apt-get"
+
+
+def test_unknown_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--state", str(tmp_path / "lab"), "up", "debian99"]) == 1
+    assert "no host is called debian99: choose from debian12, debian13" in capsys.readouterr().err
+
+
+def test_ssh_to_a_guest_that_is_not_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--state", str(tmp_path / "lab"), "ssh", "debian12"]) == 1
+    assert "run `python3 -m lab up debian12`" in capsys.readouterr().err
+
+
+def test_down_with_nothing_to_stop(tmp_path: Path) -> None:
+    assert main(["--state", str(tmp_path / "lab"), "down"]) == 0
+    assert not (tmp_path / "lab").exists()
