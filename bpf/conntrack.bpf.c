@@ -173,10 +173,11 @@ static __always_inline bool is_enabled(const struct conntrack_key *key)
 	return true;
 }
 
-static __always_inline long write_direction(const struct conntrack_key *key,
-					    const struct conntrack_key *other,
-					    struct conntrack_value *value, __u8 direction,
-					    __u64 map_flags)
+/* An int on purpose: before 6.4 the upper half of a map operation's result is undefined. */
+static __always_inline int write_direction(const struct conntrack_key *key,
+					   const struct conntrack_key *other,
+					   struct conntrack_value *value, __u8 direction,
+					   __u64 map_flags)
 {
 	value->saddr = other->saddr;
 	value->daddr = other->daddr;
@@ -188,10 +189,10 @@ static __always_inline long write_direction(const struct conntrack_key *key,
 }
 
 /* Both directions or none. */
-static __noinline long write_flow(const struct flow *flow, struct conntrack_value *value,
-				  __u64 map_flags)
+static __noinline int write_flow(const struct flow *flow, struct conntrack_value *value,
+				 __u64 map_flags)
 {
-	long err;
+	int err;
 
 	err = write_direction(&flow->orig, &flow->reply, value, CONNTRACK_ORIG, map_flags);
 	if (err)
@@ -205,7 +206,7 @@ static __noinline long write_flow(const struct flow *flow, struct conntrack_valu
 #define E2BIG 7
 #define EEXIST 17
 
-static __always_inline void count_failed_write(long err)
+static __always_inline void count_failed_write(int err)
 {
 	count(err == -E2BIG ? COUNTER_LIVE_FULL : COUNTER_LIVE_UPDATE_FAILED);
 }
@@ -214,7 +215,7 @@ static __noinline int on_insert(const struct nf_conn *ct)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
-	long err;
+	int err;
 
 	count(COUNTER_INSERT_HITS);
 	if (read_flow(ct, &flow)) {
@@ -309,7 +310,7 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
-	long err;
+	int err;
 
 	if (portid != seed_portid)
 		return 0;
