@@ -43,7 +43,7 @@ sanity: venv ## ansible-test sanity in a copy of the checkout, without ignore fi
 sanity-%: setup ## the same with another ansible-core, as in: make sanity-2.17
 	tools/sanity.sh $*
 
-unit: venv ## unit tests
+unit: venv object ## unit tests
 	@mkdir -p build
 	$(BIN)/pytest | tee build/unit.log
 

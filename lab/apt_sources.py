@@ -72,7 +72,7 @@ def _stanza_fields(stanza: str) -> dict[str, str]:
             if name:
                 fields[name] += " " + line.strip()
         elif ":" in line:
-            name, _, value = line.partition(":")
+            name, _colon, value = line.partition(":")
             name = name.strip().lower()
             fields[name] = value.strip()
     return {key: value.strip() for key, value in fields.items()}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -21,7 +22,7 @@ from lab.image import ImageFiles, ensure_image
 from lab.inventory import write_inventory
 from lab.paths import DEFAULT_STATE, locked
 
-CONSOLE_TAIL = 5
+LAST_LINES = 5
 
 
 def start(
@@ -94,9 +95,17 @@ def _wait_for_ssh(name: str, state: Path, key: Path, deadline: float) -> None:
 
 def _console_tail(folder: Path) -> str:
     log = folder / "console.log"
+    said = f"its console ({log}) ends with: {' | '.join(_last_lines(log)) or '(nothing)'}"
+    qemu_said = _last_lines(folder / "qemu.log")
+    return f"{said}; QEMU said: {' | '.join(qemu_said)}" if qemu_said else said
+
+
+def _last_lines(log: Path) -> list[str]:
     text = log.read_text(errors="replace") if log.exists() else ""
+    # A console is full of control codes for a terminal.
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"its console ({log}) ends with: {' | '.join(lines[-CONSOLE_TAIL:]) or '(nothing)'}"
+    return lines[-LAST_LINES:]
 
 
 def stop(names: Sequence[str], state: Path, say: Callable[[str], None]) -> None:

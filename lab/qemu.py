@@ -50,6 +50,11 @@ class Launch:
         return self.folder / "console.log"
 
     @property
+    def qemu_log(self) -> Path:
+        """What QEMU itself said."""
+        return self.folder / "qemu.log"
+
+    @property
     def pid_file(self) -> Path:
         """Written by QEMU; also the mark by which the process is found again."""
         return self.folder / "qemu.pid"
@@ -106,6 +111,9 @@ def command_line(host: Host, files: ImageFiles, launch: Launch, accelerator: str
         *("-name", f"{host.name},process={'btfleet-' + host.name}"),
         *("-pidfile", str(launch.pid_file)),
         "-daemonize",
+        # Without a log, a daemon's stderr goes nowhere, and with it the reason why it ended.
+        *("-D", str(launch.qemu_log)),
+        *("-d", "guest_errors"),
         *("-uuid", launch.machine_id),
         *("-machine", f"{machine.machine},accel={accelerator}"),
         *("-cpu", "host" if accelerator == "kvm" else "max"),

@@ -32,8 +32,8 @@ def missing_packages(dpkg_query: str) -> list[str]:
     """Which packages are absent or too old, from lines of `status package version`."""
     good = set()
     for line in dpkg_query.splitlines():
-        status, _, rest = line.partition(" ")
-        name, _, version = rest.strip().partition(" ")
+        status, _space, rest = line.partition(" ")
+        name, _space, version = rest.strip().partition(" ")
         if status == "ii" and (name not in QEMU_PACKAGES or major_version(version) >= QEMU_MINIMUM):
             good.add(name)
     return [name for name in PACKAGES if name not in good]

@@ -37,8 +37,9 @@ def netns_number(text: str | None) -> int | None:
     for number, name in netns.names().items():
         if name == text:
             return number
-    raise TrackerError(f"no network namespace {text}: give an inode number, or a name that "
-                       "`ip netns list` shows")
+    raise TrackerError(
+        f"no network namespace {text}: give an inode number, or a name that `ip netns list` shows"
+    )
 
 
 def _filter(options: argparse.Namespace) -> Filter:
@@ -47,7 +48,7 @@ def _filter(options: argparse.Namespace) -> Filter:
     )
 
 
-# --- dump ------------------------------------------------------------------------------------------
+# --- dump -------------------------------------------------------------------------------------
 
 
 def _dump(options: argparse.Namespace) -> int:
@@ -112,7 +113,7 @@ def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(text.ljust(width) for text, width in zip(columns, widths)).rstrip()
 
 
-# --- look-up ---------------------------------------------------------------------------------------
+# --- look-up ----------------------------------------------------------------------------------
 
 _ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([0-9.]+)):(\d{1,5})")
 
@@ -121,7 +122,9 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     """Address and port; raises TrackerError."""
     match = _ENDPOINT.fullmatch(text)
     if not match or int(match.group(3)) > 65535:
-        raise TrackerError(f"{text!r} is no address with a port: write 192.0.2.1:80 or [2001:db8::1]:80")
+        raise TrackerError(
+            f"{text!r} is no address with a port: write 192.0.2.1:80 or [2001:db8::1]:80"
+        )
     return match.group(1) or match.group(2), int(match.group(3))
 
 
@@ -154,7 +157,7 @@ def _lookup(options: argparse.Namespace) -> int:
     return 0
 
 
-# --- watch -----------------------------------------------------------------------------------------
+# --- watch ------------------------------------------------------------------------------------
 
 
 def changes(before: dict[Flow, None], now: dict[Flow, None]) -> Iterator[tuple[str, Flow]]:
@@ -181,8 +184,9 @@ def _watch(options: argparse.Namespace) -> int:
         names = netns.names()
         for sign, flow in changes(before, now):
             if options.json:
-                print(json.dumps({"event": "new" if sign == "+" else "closed",
-                                  **table.to_dict(flow)}))
+                print(
+                    json.dumps({"event": "new" if sign == "+" else "closed", **table.to_dict(flow)})
+                )
             else:
                 print(sign, "  ".join(row(flow, names)[:4]))
         sys.stdout.flush()

@@ -11,7 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
-
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
     FILES,
     SendingAction,
@@ -34,7 +33,10 @@ class ActionModule(SendingAction):
         arguments = dict(self._task.args)
         if "_object" in arguments or "_objects" in arguments:
             raise AnsibleActionFail("_object and _objects are set by the action plugin alone")
-        if boolean(arguments.get("remote_src", False)) or arguments.get("state") in ("unloaded", "absent"):
+        if boolean(arguments.get("remote_src", False)) or arguments.get("state") in (
+            "unloaded",
+            "absent",
+        ):
             result.update(self.execute(arguments, task_vars))
             return result
         paths = self._offer(arguments.pop("src", None))

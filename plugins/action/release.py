@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
     FILES,
     SendingAction,

@@ -102,7 +102,7 @@ def plan(now: State, name: str, keep: int, unit_digest: str | None) -> State:
     )
 
 
-# --- reading -----------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------
 
 
 def read(layout: Layout, run: Runner) -> State:
@@ -149,7 +149,7 @@ def packed_unit(layout: Layout, name: str) -> str:
     return os.path.join(layout.folder(name), "units", UNIT)
 
 
-# --- doing -------------------------------------------------------------------------------------------
+# --- doing ------------------------------------------------------------------------------------
 
 
 def unpack(layout: Layout, archive: bytes, name: str) -> None:
@@ -178,7 +178,8 @@ def unpack(layout: Layout, archive: bytes, name: str) -> None:
             ddir=os.path.join(layout.folder(name), "lib"),
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
-        os.chmod(top, 0o755)
+        # Everybody may run and read it; nothing secret is in it
+        os.chmod(top, 0o755)  # noqa: S103
         os.rename(top, layout.folder(name))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -250,7 +251,7 @@ def remove(layout: Layout, run: Runner, now: State) -> None:
     shutil.rmtree(layout.root, ignore_errors=True)
 
 
-# --- systemd -----------------------------------------------------------------------------------------
+# --- systemd ----------------------------------------------------------------------------------
 
 
 def unit_state(run: Runner) -> dict[str, str]:

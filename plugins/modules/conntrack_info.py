@@ -118,8 +118,9 @@ truncated:
   returned: with O(translations=true)
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import status, table
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.layout import CLOSED, LIVE
@@ -128,7 +129,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker i
 MAPS = {"live": LIVE, "closed": CLOSED}
 
 
-def run(params: dict[str, object]) -> dict[str, object]:
+def run(params: dict[str, Any]) -> dict[str, Any]:
     """Reads; raises TrackerError for a filter that cannot be."""
     tracker = Tracker()
     wanted = table.Filter.parse(

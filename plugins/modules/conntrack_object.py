@@ -87,8 +87,8 @@ seealso:
   - module: btfleet.conntrack.conntrack_info
 notes:
   - Has to run as root.
-  - The spec file is C(/etc/btfleet/spec.json), object files lie in C(/var/lib/btfleet/objects), pins
-    in C(/sys/fs/bpf/btfleet).
+  - The spec file is C(/etc/btfleet/spec.json), object files lie in C(/var/lib/btfleet/objects),
+    pins in C(/sys/fs/bpf/btfleet).
 """
 
 EXAMPLES = r"""
@@ -150,7 +150,6 @@ arch:
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import manage
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import (
@@ -184,7 +183,9 @@ def run(module: AnsibleModule) -> dict[str, object]:
         if path:
             content = read_object_file(path, params["sha256"])
         digest = chosen_digest(content, params["_objects"], params["sha256"])
-        spec = Spec.from_dict({"object_sha256": digest, **{name: params[name] for name in SETTINGS}})
+        spec = Spec.from_dict(
+            {"object_sha256": digest, **{name: params[name] for name in SETTINGS}}
+        )
     before, loaded = manage.read(tracker)
     after = manage.plan(before, wanted, spec)
     changed = before != after

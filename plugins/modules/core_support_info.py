@@ -127,13 +127,13 @@ facts:
       type: dict
       returned: success
     probes:
-      description: Each probed feature with C(value) V(yes), V(no) or V(inconclusive), and C(evidence).
+      description:
+        - Each probed feature with C(value) V(yes), V(no) or V(inconclusive), and C(evidence).
       type: dict
       returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import gather
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import TIERS
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import assess
@@ -155,9 +155,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     facts = gather(module.params["btf_path"])
-    verdict = assess(
-        facts, tuple(module.params["tiers"]), module.params["allow_fentry_deadlock"]
-    )
+    verdict = assess(facts, tuple(module.params["tiers"]), module.params["allow_fentry_deadlock"])
     module.exit_json(changed=False, facts=facts.to_dict(), **verdict.to_dict())
 
 

@@ -11,8 +11,8 @@ short_description: Installs a release of the btfleet command and its boot unit
 version_added: 0.1.0
 description:
   - Unpacks a release archive beside those that are there, and switches to it in one step.
-  - Keeps the command C(btfleet) and the unit C(btfleet-conntracker.service), which loads the tracker
-    at boot, in place, enabled and started.
+  - Keeps the command C(btfleet) in place, and the unit C(btfleet-conntracker.service), which loads
+    the tracker at boot, enabled and started.
   - Needs no pip, package index or compiler on the host.
 author:
   - btfleet contributors (@btfleet)
@@ -20,8 +20,8 @@ options:
   state:
     description:
       - V(present) makes the release the current one.
-      - V(absent) takes away all releases, the command and the unit. The tracker itself is the business of
-        M(btfleet.conntrack.conntrack_object).
+      - V(absent) takes away all releases, the command and the unit. The tracker itself is the
+        business of M(btfleet.conntrack.conntrack_object).
     type: str
     choices: [present, absent]
     default: present
@@ -84,7 +84,6 @@ needs_archive:
 import hashlib
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError
 

@@ -94,7 +94,7 @@ def closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-# --- objects: pins, ids, information -----------------------------------------------------------
+# --- objects: pins, ids, information ----------------------------------------------------------
 
 
 def obj_get(path: str, flags: int = 0) -> int:
@@ -153,8 +153,8 @@ class MapInfo(NamedTuple):
 def map_info(fd: int) -> MapInfo:
     """What the kernel knows of a map."""
     raw = _info(fd, 40)
-    numbers = struct.unpack_from("=6I", raw)
-    return MapInfo(*numbers, name=_name(raw[24:40]))
+    kind, map_id, key_size, value_size, max_entries, flags = struct.unpack_from("=6I", raw)
+    return MapInfo(kind, map_id, key_size, value_size, max_entries, flags, _name(raw[24:40]))
 
 
 class ProgInfo(NamedTuple):
@@ -214,7 +214,7 @@ def _name(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-# --- maps --------------------------------------------------------------------------------------
+# --- maps -------------------------------------------------------------------------------------
 
 
 def map_create(
@@ -390,7 +390,7 @@ def map_fill(fd: int, info: MapInfo) -> int:
     return sum(len(keys) // info.key_size for keys, _values in map_batches(fd, info))
 
 
-# --- programs, for probes ----------------------------------------------------------------------
+# --- programs, for probes ---------------------------------------------------------------------
 
 EXIT = struct.pack("=BBhi", 0x95, 0, 0, 0)
 RETURN_ZERO = struct.pack("=BBhi", 0xB7, 0, 0, 0) + EXIT

@@ -4,8 +4,8 @@
 """Where the tracker is pinned, and swapping pins so that a crash never leaves a mixture.
 
 bpffs renames atomically. A new set of pins is first made beside the old one as new_NAME (bpffs
-takes no dots), the record last: from then on the set is complete and a crash is finished forwards; before that it
-is taken back.
+takes no dots), the record last: from then on the set is complete and a crash is finished
+forwards; before that it is taken back.
 """
 
 from __future__ import annotations

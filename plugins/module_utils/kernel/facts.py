@@ -80,7 +80,7 @@ def gather(btf_path: str | None = None) -> Facts:
     lockdown = _lockdown(probes)
     _privileges(probes)
     lib = _libbpf(probes)
-    function_ids = {}
+    function_ids: dict[str, int] = {}
     btf = BtfFacts(None, "btf_not_found")
     if lib:
         btf, function_ids = _btf(lib, btf_path, probes)
@@ -130,7 +130,7 @@ def _errno_name(exc: OSError) -> str:
     return errno.errorcode.get(exc.errno or 0, str(exc.errno))
 
 
-# --- host ----------------------------------------------------------------------------------------
+# --- host -------------------------------------------------------------------------------------
 
 
 def module_state(name: str) -> str:
@@ -252,7 +252,7 @@ def _bpffs(probes: dict[str, Probe]) -> None:
     probes["bpffs"] = Probe(YES if mounted else NO, f"/sys/fs/bpf has type {magic:#x}")
 
 
-# --- libbpf and BTF ------------------------------------------------------------------------------
+# --- libbpf and BTF ---------------------------------------------------------------------------
 
 
 def _libbpf(probes: dict[str, Probe]) -> Libbpf | None:
@@ -303,7 +303,9 @@ def _types_probe(btf: Btf, where: str) -> Probe:
         members = btf.members(struct_name)
         if members is None:
             if struct_name == "nf_conn" and module_state(MODULE) == "available":
-                return Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet, its types may come with it")
+                return Probe(
+                    INCONCLUSIVE, f"{MODULE} is not loaded yet, its types may come with it"
+                )
             return Probe(NO, f"{where} has no struct {struct_name}")
         missing = sorted(needed - members)
         if missing:
@@ -311,9 +313,7 @@ def _types_probe(btf: Btf, where: str) -> Probe:
     return Probe(YES, f"{where} has nf_conn with {', '.join(sorted(NEEDED_MEMBERS['nf_conn']))}")
 
 
-def _functions(
-    function_ids: dict[str, int], lib: Libbpf | None, probes: dict[str, Probe]
-) -> None:
+def _functions(function_ids: dict[str, int], lib: Libbpf | None, probes: dict[str, Probe]) -> None:
     waiting = module_state(MODULE) == "available"
     for name in (symbols.INSERT, symbols.DELETE):
         key = f"btf_function:{name}"
@@ -327,7 +327,7 @@ def _functions(
             probes[key] = Probe(NO, "neither the kernel's BTF nor the module's describes it")
 
 
-# --- bpf(2) --------------------------------------------------------------------------------------
+# --- bpf(2) -----------------------------------------------------------------------------------
 
 # r1 = r10 - 8; r2 = 8; r3 = 0; call bpf_probe_read_kernel; r0 = 0; exit
 _READ_KERNEL = (
@@ -352,7 +352,9 @@ def _bpf_features(function_ids: dict[str, int], probes: dict[str, Probe]) -> Non
     probes["bpf_syscall"] = _try(
         "BPF_MAP_CREATE of an array", lambda: bpf.map_create(bpf.ARRAY, 4, 8, 1)
     )
-    probes["hash_maps"] = _try("BPF_MAP_CREATE of a hash", lambda: bpf.map_create(bpf.HASH, 4, 8, 8))
+    probes["hash_maps"] = _try(
+        "BPF_MAP_CREATE of a hash", lambda: bpf.map_create(bpf.HASH, 4, 8, 8)
+    )
     probes["lru_hash_maps"] = _try(
         "BPF_MAP_CREATE of an LRU hash", lambda: bpf.map_create(bpf.LRU_HASH, 4, 8, 8)
     )

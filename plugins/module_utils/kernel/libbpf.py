@@ -74,7 +74,7 @@ class Libbpf:
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
         self._dll = _open(names)
-        self.path = _path_of(self._dll)
+        self.path = _loaded_path()
         for name, (result, *arguments) in _FUNCTIONS.items():
             try:
                 function = getattr(self._dll, name)
@@ -138,16 +138,16 @@ def _open(names: tuple[str, ...]) -> ctypes.CDLL:
     )
 
 
-def _path_of(dll: ctypes.CDLL) -> str:
+def _loaded_path() -> str:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
             path = line.rstrip("\n").rpartition(" ")[2]
             if os.path.basename(path).startswith("libbpf.so"):
                 return path
-    return str(dll._name)
+    return "unknown path"
 
 
-# --- BTF ---------------------------------------------------------------------------------------
+# --- BTF --------------------------------------------------------------------------------------
 
 
 class Btf:
@@ -243,7 +243,7 @@ class Btf:
         self.close()
 
 
-# --- the object --------------------------------------------------------------------------------
+# --- the object -------------------------------------------------------------------------------
 
 _OPEN_OPTS = struct.Struct("=QQ8xQQQQ")  # sz, object_name, bools, pin_root_path, -, kconfig, btf
 _KPROBE_OPTS = struct.Struct("=QQQQ")  # sz, bpf_cookie, offset, retprobe
@@ -309,9 +309,7 @@ class BpfObject:
     def select(self, programs: list[str], all_programs: list[str]) -> None:
         """Loads these programs only."""
         for name in all_programs:
-            self._lib.call(
-                "bpf_program__set_autoload", self._program(name), name in programs
-            )
+            self._lib.call("bpf_program__set_autoload", self._program(name), name in programs)
 
     def set_max_entries(self, map_name: str, entries: int) -> None:
         """Gives a map its size."""
@@ -406,7 +404,7 @@ class BpfObject:
         self.close()
 
 
-# --- what libbpf says --------------------------------------------------------------------------
+# --- what libbpf says -------------------------------------------------------------------------
 
 _BEGIN = re.compile(r"-- BEGIN (?:PROG LOAD|DUMP) LOG --")
 _END = re.compile(r"-- END (?:PROG LOAD )?LOG --")

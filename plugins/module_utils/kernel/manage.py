@@ -86,9 +86,7 @@ def reach(tracker: Tracker, wanted: str, spec: Spec | None, content: bytes | Non
         _install_and_load(tracker, wanted, spec, content)
 
 
-def _install_and_load(
-    tracker: Tracker, wanted: str, spec: Spec, content: bytes | None
-) -> None:
+def _install_and_load(tracker: Tracker, wanted: str, spec: Spec, content: bytes | None) -> None:
     store = tracker.store
     try:
         if content is not None:

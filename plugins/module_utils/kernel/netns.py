@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Iterator, TypeVar
 
 from .libc import CLONE_NEWNET, setns
@@ -65,23 +65,14 @@ def run_inside(path: str, function: Callable[[], Result]) -> Result:
 
     Raises what `function` raises, and OSError if the namespace cannot be entered.
     """
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
 
-    def body() -> None:
+    def body() -> Result:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                setns(fd, CLONE_NEWNET)
-            finally:
-                os.close(fd)
-            outcome.append(function())
-        except BaseException as exc:  # handed on to the caller below
-            failure.append(exc)
+            setns(fd, CLONE_NEWNET)
+        finally:
+            os.close(fd)
+        return function()
 
-    thread = threading.Thread(target=body, name="netns")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as executor:
+        return executor.submit(body).result()

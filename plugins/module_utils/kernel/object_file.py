@@ -26,8 +26,6 @@ EM_BPF = 247
 SHT_SYMTAB = 2
 SHT_NOBITS = 8
 
-MAX_SIZE = 4 << 20
-
 _MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 
@@ -56,6 +54,8 @@ class ObjectFile:
         for name, value in values.items():
             try:
                 offset, size = self.constants[name]
+                if offset + size > len(section):
+                    raise OverflowError
                 section[offset : offset + size] = value.to_bytes(size, "little")
             except (KeyError, OverflowError):
                 raise AssetReadError(
@@ -76,7 +76,7 @@ def parse(content: bytes, name: str, arch: str | None = None) -> ObjectFile:
         raise AssetReadError(f"{name} is not an ELF file: expected a BPF object file")
     try:
         return _parse_elf(content, name, arch or platform.machine())
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         raise AssetReadError(
             f"{name} is truncated or corrupt ({len(content)} bytes): copy it again"
         ) from None

@@ -77,7 +77,7 @@ class Spec:
         unknown = sorted(str(key) for key in data if key not in known)
         if unknown:
             raise InvalidSpec(
-                f"unknown setting {unknown[0]}, known are: {', '.join(sorted(known))}"
+                f"unknown setting {unknown[0]!r}, known are: {', '.join(sorted(known))}"
             )
         if "object_sha256" not in data:
             raise InvalidSpec("object_sha256 is missing, needed: 64 lower-case hex digits")
@@ -96,7 +96,7 @@ class Spec:
         """A spec from a file's text; `name` is for messages."""
         try:
             data = json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise InvalidSpec(f"{name} is not JSON ({exc}): write it again") from None
         return cls.from_dict(data)
 

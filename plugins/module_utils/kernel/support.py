@@ -109,7 +109,9 @@ def _refusals(facts: Facts, table: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def _locked(facts: Facts) -> str:
-    return f" under kernel lockdown={facts.lockdown}" if facts.lockdown not in (None, "none") else ""
+    return (
+        f" under kernel lockdown={facts.lockdown}" if facts.lockdown not in (None, "none") else ""
+    )
 
 
 def _against_fentry(facts: Facts, allow_deadlock: bool) -> list[str]:

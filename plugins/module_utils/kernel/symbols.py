@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 INSERT = "__nf_conntrack_hash_insert"
 DELETE = "nf_ct_delete"
 SEED = "ctnetlink_fill_info"
@@ -16,8 +18,8 @@ DETACH_DEADLOCK = "tasks_rcu_exit_srcu"
 
 WANTED = (INSERT, DELETE, SEED, CONFIRM, CHECK_INSERT, DETACH_DEADLOCK)
 
-# gcc copies of a function for some callers; .part and .cold hold only pieces of it
-_CLONES = (b".constprop.", b".isra.")
+# gcc copies of a function for some callers; .part and .cold, also of a copy, hold only pieces
+_CLONE = re.compile(rb"(?:\.(?:constprop|isra)\.\d+)+(?=[\t\n]|$)")
 
 
 def find(kallsyms: bytes, names: tuple[str, ...] = WANTED) -> dict[str, str | None]:
@@ -36,8 +38,9 @@ def _find_one(kallsyms: bytes, name: bytes) -> str | None:
         following = kallsyms[end : end + 1]
         if following in (b"\n", b"\t", b""):
             return name.decode()
-        if clone is None and kallsyms.startswith(_CLONES, end):
-            clone = kallsyms[position + 1 : end + 40].split()[0].decode()
+        suffix = None if clone else _CLONE.match(kallsyms, end)
+        if suffix:
+            clone = (name + suffix.group()).decode()
         position = kallsyms.find(b" " + name, end)
     return clone
 

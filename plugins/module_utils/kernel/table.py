@@ -80,7 +80,7 @@ def _zones(orig: int, reply: int) -> tuple[int, str | None]:
     return (orig, "orig") if orig else (reply, "reply")
 
 
-# --- one flow at a time ----------------------------------------------------------------------------
+# --- one flow at a time -----------------------------------------------------------------------
 
 
 def decode(key: bytes, value: bytes, state: str) -> Flow:
@@ -126,7 +126,7 @@ def to_dict(flow: Flow) -> dict[str, object]:
     return data
 
 
-# --- filtering -------------------------------------------------------------------------------------
+# --- filtering --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def translations(
     return rows[:limit], len(rows) > limit
 
 
-# --- look-up ---------------------------------------------------------------------------------------
+# --- look-up ----------------------------------------------------------------------------------
 
 
 def make_key(
@@ -215,9 +215,7 @@ def make_key(
     if source.version != destination.version:
         raise TrackerError(f"{src} and {dst} are of two families: a flow has one")
     family = socket.AF_INET if source.version == 4 else socket.AF_INET6
-    return KEY.pack(
-        netns, zone, family, protocol, source.packed, destination.packed, sport, dport
-    )
+    return KEY.pack(netns, zone, family, protocol, source.packed, destination.packed, sport, dport)
 
 
 def lookup(maps: dict[str, int], key: bytes) -> Flow | None:
@@ -229,7 +227,7 @@ def lookup(maps: dict[str, int], key: bytes) -> Flow | None:
     return None
 
 
-# --- the whole map as JSON lines, fast ---------------------------------------------------------------
+# --- the whole map as JSON lines, fast --------------------------------------------------------
 
 # The same records as KEY and VALUE, cut for this purpose: what decides the line's frame stays in
 # one piece (netns, zone, family, protocol; and the other direction's zone)
@@ -262,7 +260,7 @@ class _Frames(dict):  # type: ignore[type-arg]
         self._state = state
         self._addresses = {family: _Addresses(family) for family in _FAMILIES}
 
-    def __missing__(self, frame: bytes) -> tuple[str, _Addresses]:
+    def __missing__(self, frame: bytes) -> tuple[str, _Addresses, bool]:
         netns, zone, family, protocol, other_zone = struct.unpack("=IHBBH", frame)
         number, direction = _zones(zone, other_zone)
         direction_text = f'"zone_dir": "{direction}", ' if direction else ""

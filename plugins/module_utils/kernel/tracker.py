@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import resource
-import struct
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -59,9 +59,8 @@ def counts() -> dict[str, int]:
 def _endless(groups: list[Group]) -> Iterator[Wanted]:
     """The groups take turns."""
     each = [wanted.flows(group, cycle(wanted.CHURN)) for group in groups]
-    while True:
-        for flows in each:
-            yield next(flows)
+    for turn in zip(*each):
+        yield from turn
 
 
 def _run(plan: Iterator[Wanted], rate: float, seconds: float, ready: background.Ready) -> None:

@@ -60,7 +60,7 @@ class Dialer:
     def poll(self, timeout: float) -> list[tuple[Made, socket.socket]]:
         """The flows answered meanwhile."""
         done = []
-        for descriptor, _ in self.epoll.poll(min(timeout, AGAIN)):
+        for descriptor, _events in self.epoll.poll(min(timeout, AGAIN)):
             pending = self.pending.get(descriptor)
             if pending is None:
                 continue
@@ -74,7 +74,7 @@ class Dialer:
 
     def _read(self, pending: Pending) -> Made | None:
         wanted = pending.wanted
-        _, family, protocol = wanted.group
+        _kind, family, protocol = wanted.group
         while True:
             try:
                 packet = pending.own.recv(2048)

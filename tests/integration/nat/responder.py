@@ -71,7 +71,7 @@ class Server:
     def serve(self) -> None:
         """Answer for ever."""
         while True:
-            for descriptor, _ in self.epoll.poll():
+            for descriptor, _events in self.epoll.poll():
                 if descriptor in self.connected:
                     self._close(descriptor)
                 elif descriptor in self.listening:
@@ -98,7 +98,7 @@ class Server:
 
     def _answer(self, own: socket.socket, place: Place) -> bool:
         try:
-            _, peer = own.recvfrom(2048)
+            _data, peer = own.recvfrom(2048)
             port = 0 if sockets.is_raw(place.protocol) else peer[1]
             text = describe((place.address, place.port), (peer[0], port))
             own.sendto(sockets.framed(text, place.protocol), peer)

@@ -65,7 +65,7 @@ def start(rounds: int) -> dict[str, object]:
         workers.append((reader, name))
     for reader, name in workers:
         background.wait(reader, name)
-    parts: list[dict[str, int]] = [state.load(f"{name}-counts") for _, name in workers]
+    parts: list[dict[str, int]] = [state.load(f"{name}-counts") for _worker, name in workers]
     counts = {field: sum(part[field] for part in parts) for field in parts[0]}
     if rounds > 1 and not counts["changed"]:
         raise NatError(f"{counts['reopened']} tuples were reused, all with the same translation")
@@ -88,7 +88,7 @@ def _hold(name: str, plan: list[Wanted], rounds: int, ready: background.Ready) -
     held = Held()
     _by_kernel([one for one in plan if not one.group.kind.deleted], rounds, held)
     _by_hand([one for one in plan if one.group.kind.deleted], rounds, held)
-    records.write(name, (made for made, _ in held.last.values()))
+    records.write(name, (made for made, _answer in held.last.values()))
     counts = {"tuples": len(held.last), "reopened": held.reopened, "changed": held.changed}
     state.save(f"{name}-counts", counts)
     ready()

@@ -36,7 +36,7 @@ def make(name: str, family: str, protocol: str) -> socket.socket:
 
 def allow_many() -> None:
     """As many open sockets as the kernel lets us have."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -72,5 +72,5 @@ def is_echo_reply(packet: bytes, protocol: str, ident: int) -> bool:
     """True if the packet answers our echo request."""
     if len(packet) < 8:
         return False
-    kind, _, _, its_ident, _ = struct.unpack("!BBHHH", packet[:8])
+    kind, _code, _checksum, its_ident, _number = struct.unpack("!BBHHH", packet[:8])
     return bool(kind == (0 if protocol == "icmp" else 129) and its_ident == ident)

@@ -27,7 +27,7 @@ def start(flows: int) -> dict[str, object]:
     name = f"flows-{state.load('traffic-runs')}"
     background.start(name, lambda ready: _hold(name, plan, ready))
     made = records.read(name)
-    untranslated = sum(kind == "plain" for kind, *_ in made)
+    untranslated = sum(kind == "plain" for kind, *_rest in made)
     protocols = Counter(one.group.protocol for one in plan)
     return {
         "translated": len(made) - untranslated,
@@ -56,6 +56,6 @@ def _hold(name: str, plan: list[wanted.Wanted], ready: background.Ready) -> None
     background.block_term()
     sockets.allow_many()
     answered = list(dial(plan))
-    records.write(name, (made for made, _ in answered))
+    records.write(name, (made for made, _answer in answered))
     ready()
     background.until_told()
