@@ -89,7 +89,10 @@ def _wait_for_ssh(name: str, state: Path, key: Path, deadline: float) -> None:
             return
         if time.monotonic() > deadline:
             tail = _console_tail(state / name)
-            raise LabError(f"{name} did not answer ssh in time and is left running; {tail}")
+            raise LabError(
+                f"{name} did not answer ssh in time and is left running "
+                f"(`python3 -m lab down {name}` ends it); {tail}"
+            )
         time.sleep(0.3)
 
 

@@ -59,6 +59,19 @@ _FUNCTIONS = {
 _PRINT = ctypes.CFUNCTYPE(_INT, _INT, _STR, _PTR)
 _LEVEL_DEBUG = 2
 
+# The library has one print function a process and calls it for ever: neither may ever be freed
+_messages: list[str] = []
+
+
+def _keep(level: int, fmt: bytes, va_list: int | None) -> int:
+    if level < _LEVEL_DEBUG:
+        text = format_va_list(fmt, va_list).decode("utf-8", "replace")
+        _messages.append(text.rstrip("\n"))
+    return 0
+
+
+_CALLBACK = _PRINT(_keep)
+
 # enum btf_kind
 KIND_STRUCT = 4
 KIND_FUNC = 12
@@ -89,24 +102,16 @@ class Libbpf:
         # In 0.x: null pointers and errno instead of error numbers in pointers
         if hasattr(self._dll, "libbpf_set_strict_mode"):
             self._dll.libbpf_set_strict_mode(_INT(-1))
-        self._messages: list[str] = []
-        self._callback = _PRINT(self._keep)
-        self._dll.libbpf_set_print(ctypes.cast(self._callback, _PTR))
+        self._dll.libbpf_set_print(ctypes.cast(_CALLBACK, _PTR))
 
     def _version(self) -> str:
         if hasattr(self._dll, "libbpf_major_version"):
             return f"{self._dll.libbpf_major_version()}.{self._dll.libbpf_minor_version()}"
         return NEEDED
 
-    def _keep(self, level: int, fmt: bytes, va_list: int | None) -> int:
-        if level < _LEVEL_DEBUG:
-            text = format_va_list(fmt, va_list).decode("utf-8", "replace")
-            self._messages.append(text.rstrip("\n"))
-        return 0
-
     def take_messages(self) -> list[str]:
         """What libbpf has printed (warnings and information) since the last call."""
-        taken, self._messages[:] = list(self._messages), []
+        taken, _messages[:] = list(_messages), []
         return taken
 
     def call(self, name: str, *args: object) -> int:

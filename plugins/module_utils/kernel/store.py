@@ -55,7 +55,7 @@ class Store:
     def read_spec(self) -> Spec | None:
         """The spec on disk, None if there is no file; raises InvalidSpec if it is no spec."""
         try:
-            with open(self.spec_path, encoding="utf-8") as stream:
+            with open(self.spec_path, encoding="utf-8", errors="replace") as stream:
                 return Spec.from_json(stream.read(), self.spec_path)
         except FileNotFoundError:
             return None

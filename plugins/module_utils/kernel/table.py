@@ -35,6 +35,7 @@ PROTOCOLS = {
 _ICMP = (1, 58)
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
+_FAMILY_OF = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 
 
 class Flow(NamedTuple):
@@ -62,7 +63,7 @@ def protocol_number(text: str) -> int:
     name = text.lower()
     if name in _NUMBERS:
         return _NUMBERS[name]
-    if name.isdigit() and int(name) < 256:
+    if name.isascii() and name.isdigit() and int(name) < 256:
         return int(name)
     raise TrackerError(f"protocol is {text!r}, needed: {', '.join(_NUMBERS)} or a number below 256")
 
@@ -149,11 +150,13 @@ class Filter:
         """Checks what a user gave; raises TrackerError."""
         if address is not None:
             try:
-                address = str(ipaddress.ip_address(address))
+                parsed = ipaddress.ip_address(address)
             except ValueError:
                 raise TrackerError(
                     f"address is {address!r}, needed: an IPv4 or IPv6 address"
                 ) from None
+            # As flows have it: ipaddress writes ::ffff:1.2.3.4 and ::1.2.3.4 otherwise
+            address = _address(parsed.packed, _FAMILY_OF[parsed.version])
         if port is not None and not 0 <= port <= 65535:
             raise TrackerError(f"port is {port}, needed: a number from 0 to 65535")
         number = None if protocol is None else protocol_number(protocol)
@@ -207,15 +210,24 @@ def translations(
 def make_key(
     netns: int, zone: int, protocol: int, src: str, sport: int, dst: str, dport: int
 ) -> bytes:
-    """The key of one direction; raises TrackerError for addresses of two families or none."""
+    """The key of one direction; raises TrackerError for what cannot be one."""
     try:
         source, destination = ipaddress.ip_address(src), ipaddress.ip_address(dst)
     except ValueError as exc:
         raise TrackerError(f"{exc}: give IPv4 or IPv6 addresses") from None
     if source.version != destination.version:
         raise TrackerError(f"{src} and {dst} are of two families: a flow has one")
-    family = socket.AF_INET if source.version == 4 else socket.AF_INET6
-    return KEY.pack(netns, zone, family, protocol, source.packed, destination.packed, sport, dport)
+    family = _FAMILY_OF[source.version]
+    try:
+        return KEY.pack(
+            *(netns, zone, family, protocol),
+            *(source.packed, destination.packed, sport, dport),
+        )
+    except struct.error:
+        raise TrackerError(
+            f"namespace {netns}, zone {zone}, protocol {protocol}, ports {sport} and {dport}: "
+            "needed are numbers below 2**32, 65536, 256 and 65536"
+        ) from None
 
 
 def lookup(maps: dict[str, int], key: bytes) -> Flow | None:

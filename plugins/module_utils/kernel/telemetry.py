@@ -63,9 +63,11 @@ def read(store: Store) -> list[dict[str, object]]:
     try:
         with open(store.results_path, encoding="utf-8") as stream:
             rows = json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
-    return [row for row in rows if isinstance(row, dict) and "count" in row]
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if isinstance(row, dict) and type(row.get("count")) is int]
 
 
 def count(store: Store, asset: str, result: str) -> None:

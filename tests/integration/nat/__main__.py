@@ -56,7 +56,11 @@ def _step(report: Report, name: str, work: Callable[[], object]) -> None:
 
 def _churn(report: Report, options: argparse.Namespace) -> None:
     if options.action == "start":
-        _step(report, "churn start", lambda: churn.start(options.rate, options.seconds))
+        _step(
+            report,
+            "churn start",
+            lambda: churn.start(options.rate, options.seconds, options.leave_out, options.forget),
+        )
     elif options.action == "stop":
         _step(report, "churn stop", churn.stop)
     else:
@@ -85,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("action", choices=("start", "stop", "check"))
     made.add_argument("--rate", type=_count, default=50, help="flows a second")
     made.add_argument("--seconds", type=_count, default=60, help="how long, or how long to wait")
+    made.add_argument("--leave-out", metavar="FAMILY/PROTOCOL", help="as in ipv6/udp")
+    made.add_argument("--forget", action="store_true", help="delete some of the closed flows")
     made = command("compare", "the dump against conntrack", True)
     made.add_argument("--min-flows", type=_count, default=MIN_FLOWS)
     command("flush", "empty the conntrack tables")

@@ -12,24 +12,33 @@ from types import FrameType
 from typing import Any
 
 from . import background, netns, records, sockets, state, traffic, wanted
+from .commands import run
 from .dialer import IN_FLIGHT, Dialer
 from .errors import NatError
 from .wanted import Group, Wanted
 
 NAME = "churn"
+FORGET_EVERY = 3  # of the flows that may be deleted
 
 
-def start(rate: float, seconds: float) -> dict[str, object]:
-    """Begin; returns when the first flow was answered."""
+def start(
+    rate: float, seconds: float, leave_out: str | None = None, forget: bool = False
+) -> dict[str, object]:
+    """Begin; returns when the first flow was answered.
+
+    `leave_out` is a family and a protocol, as ipv6/udp. `forget` deletes some of the closed flows
+    from the kernel's table at once, as if they had expired.
+    """
     traffic.check_responder()
     groups = [
         group
         for group in traffic.usable_groups()
         if group.kind.translated and not group.kind.deleted and group.protocol in ("tcp", "udp")
+        if f"{group.family}/{group.protocol}" != leave_out
     ]
     background.stop(NAME)
     state.save("churn-counts", None)
-    background.start(NAME, lambda ready: _run(_endless(groups), rate, seconds, ready))
+    background.start(NAME, lambda ready: _run(_endless(groups), rate, seconds, forget, ready))
     return {"rate": rate, "seconds": seconds}
 
 
@@ -63,8 +72,22 @@ def _endless(groups: list[Group]) -> Iterator[Wanted]:
         yield from turn
 
 
-def _run(plan: Iterator[Wanted], rate: float, seconds: float, ready: background.Ready) -> None:
-    stopped = False
+def _may_be_forgotten(one: Wanted) -> bool:
+    """Not TCP, whose last packets may still be on their way; not where two flows look the same."""
+    return one.group.protocol == "udp" and not one.caller.zone
+
+
+def _forget(one: Wanted) -> None:
+    kind, family, protocol = one.group
+    with netns.inside(kind.site.router):
+        ends = ["-s", one.source, "-d", one.target, "--sport", str(one.port)]
+        run(["conntrack", "-D", "-f", family, "-p", protocol, *ends], ok=(0, 1))
+
+
+def _run(
+    plan: Iterator[Wanted], rate: float, seconds: float, forget: bool, ready: background.Ready
+) -> None:
+    stopped, forgettable = False, 0
 
     def on_term(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
@@ -88,13 +111,19 @@ def _run(plan: Iterator[Wanted], rate: float, seconds: float, ready: background.
             for made, own in dialer.poll(1.0 if over else due):
                 log.write(json.dumps([*made.record(), time.time()]) + "\n")
                 own.close()
+                if forget and _may_be_forgotten(made.wanted):
+                    forgettable += 1
+                    if forgettable % FORGET_EVERY == 0:
+                        _forget(made.wanted)
                 tuples.add(made.wanted.key)
                 made_flows += 1
                 if made_flows == 1:
                     ready()
     netns.enter(netns.ROOT)
     took = int(time.monotonic() - begin)
-    state.save("churn-counts", {"flows": made_flows, "tuples": len(tuples), "seconds": took})
+    deleted = forgettable // FORGET_EVERY
+    made_all = {"flows": made_flows, "tuples": len(tuples), "deleted": deleted, "seconds": took}
+    state.save("churn-counts", made_all)
 
 
 def log() -> list[list[Any]]:

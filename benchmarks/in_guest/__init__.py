@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs inside of a guest, as root, with nothing but the standard library and the release."""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Other programs, as independent witnesses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PINS = Path("/sys/fs/bpf/btfleet")
+SPEC_FILE = Path("/etc/btfleet/spec.json")
+
+
+class GuestError(Exception):
+    """One line that says what was not as it has to be."""
+
+
+def run(*argv: str, ok: tuple[int, ...] = (0,)) -> str:
+    """The program's output; GuestError unless it ends with one of `ok`."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode not in ok:
+        said = (done.stderr or done.stdout).strip()
+        raise GuestError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def bpftool(*arguments: str) -> Any:
+    """bpftool's answer, parsed."""
+    return json.loads(run("bpftool", "-j", *arguments))
+
+
+def status() -> dict[str, Any]:
+    """What `btfleet status` says; its exit code is 1 where all is not as recorded."""
+    answer: dict[str, Any] = json.loads(run("btfleet", "status", "--json", ok=(0, 1)))
+    return answer

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is read of a host: each answer has its evidence, and reading leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from btfleet.kernel import facts, symbols
+from btfleet.kernel.support import assess
+from tests.unit.kernel_access import needs_bpf
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("[none] integrity confidentiality", "none"),
+        ("none [integrity] confidentiality", "integrity"),
+        ("none integrity [confidentiality]", "confidentiality"),
+        ("none integrity [confidentiality]\n", "confidentiality"),
+        ("none integrity", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_lockdown_mode_is_the_one_in_brackets(text: str | None, mode: str | None) -> None:
+    assert facts.parse_lockdown(text) == mode
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("none integrity [confidentiality]", "no"),
+        ("none [integrity] confidentiality", "yes"),
+        ("[none] integrity confidentiality", "yes"),
+        (None, "inconclusive"),
+    ],
+)
+def test_only_confidentiality_forbids_reading(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, value: str
+) -> None:
+    monkeypatch.setattr(facts, "_read", lambda path: text)
+    monkeypatch.setattr(facts, "_lockdown_by_private_mount", lambda: None)
+    probes: dict[str, facts.Probe] = {}
+    facts._lockdown(probes)
+    assert probes["lockdown_allows_reads"].value == value
+    assert (text or "/sys/kernel/security/lockdown") in probes["lockdown_allows_reads"].evidence
+
+
+@pytest.fixture(scope="module")
+def here() -> facts.Facts:
+    return facts.gather()
+
+
+def test_every_probe_has_a_known_value_and_evidence_of_one_line(here: facts.Facts) -> None:
+    assert here.probes
+    for name, probe in here.probes.items():
+        assert probe.value in ("yes", "no", "inconclusive"), name
+        assert probe.evidence, name
+        assert len(probe.evidence.splitlines()) == 1, name
+
+
+def test_kernel_and_architecture_are_the_machines(here: facts.Facts) -> None:
+    assert (here.kernel, here.arch) == (platform.release(), platform.machine())
+
+
+def test_facts_are_plain_data(here: facts.Facts) -> None:
+    assert json.loads(json.dumps(here.to_dict())) == here.to_dict()
+
+
+@needs_bpf
+def test_a_machine_that_lets_root_use_bpf_says_so(here: facts.Facts) -> None:
+    for name in ("privileges", "bpf_syscall", "hash_maps", "lru_hash_maps"):
+        assert here.probes[name].value == "yes", here.probes[name]
+
+
+@needs_bpf
+def test_lockdown_is_known_without_securityfs_mounted(here: facts.Facts) -> None:
+    """CI's machine does not mount it; the look at it must not do so for others either."""
+    if not os.path.isdir("/sys/kernel/security"):
+        pytest.skip("this kernel has no securityfs")
+    assert here.lockdown in ("none", "integrity", "confidentiality", None)
+    mounts = Path("/proc/self/mountinfo").read_text()
+    facts._lockdown({})
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
+@needs_bpf
+def test_a_machine_under_lockdown_is_refused_with_lockdown_as_the_reason(
+    here: facts.Facts,
+) -> None:
+    """Confidentiality forbids every tier; integrity as seen here forbids tracing programs."""
+    verdict = assess(here)
+    if here.lockdown == "confidentiality":
+        assert not verdict.supported
+        assert all("lockdown is confidentiality" in texts[0] for texts in verdict.reasons.values())
+    elif here.lockdown == "integrity" and here.probes["tracing_programs"].value == "no":
+        assert any("lockdown=integrity" in text for text in verdict.reasons["core/fentry"])
+    else:
+        pytest.skip(f"this machine's lockdown is {here.lockdown}")
+
+
+def test_gathering_leaves_nothing_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    facts.gather()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_btf_file_that_is_not_one_is_the_evidence(tmp_path: Path) -> None:
+    path = tmp_path / "btf"
+    path.write_text("no")
+    found = facts.gather(str(path))
+    if found.libbpf is None:
+        pytest.skip("no libbpf")
+    assert found.btf.result == "btf_not_found"
+    assert found.probes["btf"] == facts.Probe(
+        "no", found.probes["btf"].evidence
+    )
+    assert f"btf_path {path} is not BTF" in found.probes["btf"].evidence
+
+
+def test_a_btf_file_without_the_types_is_the_evidence(objects: dict[str, Path]) -> None:
+    """The object's own BTF has them, one of another program has not."""
+    good = facts.gather(str(objects["x86_64"]))
+    if good.libbpf is None:
+        pytest.skip("no libbpf")
+    assert (good.btf.source, good.btf.result) == ("file", "custom")
+    assert good.probes["btf"].value == "yes"
+
+
+@pytest.mark.parametrize(
+    ("builtin", "dep", "folder", "initstate", "state"),
+    [
+        ("kernel/net/netfilter/nf_conntrack.ko\n", "", False, False, "builtin"),
+        ("", "kernel/net/netfilter/nf_conntrack.ko.xz: a\n", False, False, "available"),
+        ("", "kernel/net/netfilter/nf_conntrack.ko: a\n", True, True, "loaded"),
+        ("", "", True, False, "builtin"),
+        ("", "", False, False, "absent"),
+        ("", "kernel/net/netfilter/xnf_conntrack.ko\n", False, False, "absent"),
+        ("", "kernel/net/netfilter/nf_conntrack_ftp.ko\n", False, False, "absent"),
+    ],
+)
+def test_the_state_of_a_module(
+    monkeypatch: pytest.MonkeyPatch,
+    builtin: str,
+    dep: str,
+    folder: bool,
+    initstate: bool,
+    state: str,
+) -> None:
+    texts = {"modules.builtin": builtin, "modules.dep": dep}
+    monkeypatch.setattr(facts, "_read", lambda path: texts[os.path.basename(path)])
+    monkeypatch.setattr("os.path.isdir", lambda path: folder)
+    monkeypatch.setattr("os.path.exists", lambda path: initstate)
+    assert facts.module_state("nf_conntrack") == state
+
+
+@pytest.mark.parametrize(
+    ("module", "netlink", "expected"),
+    [("available", "available", "inconclusive"), ("builtin", "available", "no")],
+)
+def test_a_symbol_of_a_module_that_is_not_loaded_yet_is_open(
+    monkeypatch: pytest.MonkeyPatch, module: str, netlink: str, expected: str
+) -> None:
+    states = {facts.MODULE: module, facts.NETLINK_MODULE: netlink}
+    monkeypatch.setattr(facts, "module_state", lambda name: states[name])
+    monkeypatch.setattr(symbols, "read", lambda: dict.fromkeys(symbols.WANTED))
+    probes: dict[str, facts.Probe] = {}
+    facts._symbols(probes)
+    assert probes[f"symbol:{symbols.DELETE}"].value == expected
+    assert probes[f"symbol:{symbols.SEED}"].value == "inconclusive"
+    # This one is the kernel image's
+    assert probes[f"symbol:{symbols.DETACH_DEADLOCK}"].value == "no"
+
+
+def test_kallsyms_that_cannot_be_read_leave_every_symbol_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> dict[str, str | None]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(symbols, "read", refuse)
+    probes: dict[str, facts.Probe] = {}
+    assert facts._symbols(probes) == dict.fromkeys(symbols.WANTED)
+    assert {probe.value for probe in probes.values()} == {"inconclusive"}
+    assert {probe.evidence for probe in probes.values()} == {"/proc/kallsyms: EACCES"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "value", "names"),
+    [
+        ("000001ffffffffff", "yes", "CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON"),
+        ("0000000000200000", "yes", "CAP_SYS_ADMIN"),
+        ("000000c000000000", "no", "CAP_BPF, CAP_PERFMON"),
+        ("0000000000000000", "no", "none of BPF"),
+    ],
+)
+def test_privileges_are_the_effective_capabilities(
+    monkeypatch: pytest.MonkeyPatch, mask: str, value: str, names: str
+) -> None:
+    monkeypatch.setattr(facts, "_read", lambda path: f"Name:\tx\nCapEff:\t{mask}\nCapBnd:\t0")
+    probes: dict[str, facts.Probe] = {}
+    facts._privileges(probes)
+    assert probes["privileges"].value == value
+    assert probes["privileges"].evidence.endswith(f"effective capabilities: {names}")

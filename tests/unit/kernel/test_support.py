@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verdict over hosts of every kind: what rules out which tier, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from btfleet.kernel import symbols
+from btfleet.kernel.facts import BtfFacts, Facts, Probe
+from btfleet.kernel.support import Verdict, assess
+
+FENTRY, KPROBE = "core/fentry", "core/kprobe"
+DEADLOCK = "symbol:tasks_rcu_exit_srcu"
+SHARED = {
+    "lockdown_allows_reads": "kernel lockdown is confidentiality, which forbids BPF programs to "
+    "read kernel memory",
+    "privileges": "not enough privileges, CAP_SYS_ADMIN is needed (become root)",
+    "bpf_syscall": "the kernel refuses bpf(2)",
+    "hash_maps": "the kernel refuses hash maps",
+    "lru_hash_maps": "the kernel refuses LRU hash maps",
+    "libbpf": "no usable libbpf",
+    "btf": "no usable BTF",
+    "bpffs": "no bpf file system to pin in (mount -t bpf bpf /sys/fs/bpf)",
+    "nf_conntrack": "this kernel has no conntrack",
+    "nf_conntrack_netlink": "this kernel has no conntrack netlink to take in existing flows with",
+}
+FENTRY_ONLY = {
+    "tracing_programs": "the kernel refuses tracing programs",
+    "btf_function:__nf_conntrack_hash_insert": "__nf_conntrack_hash_insert is not in BTF",
+    "btf_function:nf_ct_delete": "nf_ct_delete is not in BTF",
+}
+KPROBE_ONLY = {
+    "kprobe_programs": "the kernel refuses kprobe programs",
+    "kprobe_events": "no kprobe can be made",
+    "symbol:__nf_conntrack_hash_insert": "no function __nf_conntrack_hash_insert to attach to",
+    "symbol:nf_ct_delete": "no function nf_ct_delete to attach to",
+}
+NO_BLOCKER = ("batch_lookups", "jit", "perf_links")
+
+
+def host(lockdown: str | None = "none", **changed: str) -> Facts:
+    """A host with everything, but for what is changed."""
+    values = dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER], "yes")
+    values[DEADLOCK] = "no"
+    values.update(changed)
+    return Facts(
+        kernel="6.12.0",
+        arch="x86_64",
+        lockdown=lockdown,
+        libbpf={"path": "/usr/lib/libbpf.so.1", "version": "1.5"},
+        btf=BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux"),
+        modules={},
+        symbols=dict.fromkeys(symbols.WANTED, "x"),
+        sysctl={},
+        probes={name: Probe(value, f"seen of {name}") for name, value in values.items()},
+    )
+
+
+def test_a_host_with_everything_gets_the_best_tier() -> None:
+    assert assess(host()) == Verdict(True, FENTRY, "pinned", {})
+
+
+@pytest.mark.parametrize(("probe", "sentence"), SHARED.items())
+def test_what_every_tier_needs_rules_out_every_tier(probe: str, sentence: str) -> None:
+    reason = f"{sentence} (seen of {probe})"
+    verdict = assess(host(**{probe: "no"}))
+    assert verdict == Verdict(False, None, None, {FENTRY: [reason], KPROBE: [reason]})
+    assert verdict.summary == reason
+
+
+@pytest.mark.parametrize(("probe", "sentence"), FENTRY_ONLY.items())
+def test_what_fentry_alone_needs_leaves_kprobe(probe: str, sentence: str) -> None:
+    verdict = assess(host(**{probe: "no"}))
+    assert verdict == Verdict(
+        True, KPROBE, "pinned", {FENTRY: [f"{sentence} (seen of {probe})"]}
+    )
+
+
+@pytest.mark.parametrize("probe", KPROBE_ONLY)
+def test_what_kprobe_alone_needs_does_not_matter_to_fentry(probe: str) -> None:
+    assert assess(host(**{probe: "no"})) == Verdict(True, FENTRY, "pinned", {})
+
+
+@pytest.mark.parametrize(("probe", "sentence"), KPROBE_ONLY.items())
+def test_what_kprobe_needs_counts_once_fentry_is_out(probe: str, sentence: str) -> None:
+    verdict = assess(host(**{"tracing_programs": "no", probe: "no"}))
+    assert not verdict.supported
+    assert verdict.reasons == {
+        FENTRY: ["the kernel refuses tracing programs (seen of tracing_programs)"],
+        KPROBE: [f"{sentence} (seen of {probe})"],
+    }
+
+
+@pytest.mark.parametrize("probe", [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER, DEADLOCK])
+def test_a_probe_without_an_answer_rules_nothing_out(probe: str) -> None:
+    assert assess(host(**{probe: "inconclusive"})) == Verdict(True, FENTRY, "pinned", {})
+
+
+@pytest.mark.parametrize("probe", [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER, DEADLOCK])
+def test_a_probe_that_was_not_made_rules_nothing_out(probe: str) -> None:
+    facts = host()
+    probes = {name: value for name, value in facts.probes.items() if name != probe}
+    assert assess(replace(facts, probes=probes)).tier == FENTRY
+
+
+@pytest.mark.parametrize("probe", ["batch_lookups", "jit"])
+def test_what_only_makes_it_slower_rules_nothing_out(probe: str) -> None:
+    assert assess(host(**{probe: "no"})).tier == FENTRY
+
+
+def test_a_kernel_whose_detach_can_deadlock_gets_kprobe() -> None:
+    verdict = assess(host(**{DEADLOCK: "yes"}))
+    assert verdict.tier == KPROBE
+    (reason,) = verdict.reasons[FENTRY]
+    assert reason.startswith("the kernel has tasks_rcu_exit_srcu: detaching")
+    assert "allow_fentry_deadlock" in reason
+
+
+def test_the_deadlock_can_be_taken_as_a_risk() -> None:
+    verdict = assess(host(**{DEADLOCK: "yes"}), allow_fentry_deadlock=True)
+    assert verdict == Verdict(True, FENTRY, "pinned", {})
+
+
+def test_that_risk_lifts_no_other_reason() -> None:
+    verdict = assess(
+        host(**{DEADLOCK: "yes", "tracing_programs": "no"}), allow_fentry_deadlock=True
+    )
+    assert verdict.tier == KPROBE
+    assert len(verdict.reasons[FENTRY]) == 1
+
+
+def test_the_spec_can_forbid_the_best_tier() -> None:
+    verdict = assess(host(), tiers=(KPROBE,))
+    assert verdict == Verdict(
+        True, KPROBE, "pinned", {FENTRY: ["the spec allows only core/kprobe"]}
+    )
+
+
+def test_the_spec_can_forbid_what_the_host_could_fall_back_to() -> None:
+    verdict = assess(host(tracing_programs="no"), tiers=(FENTRY,))
+    assert not verdict.supported
+    assert verdict.reasons[KPROBE] == ["the spec allows only core/fentry"]
+    assert verdict.summary == (
+        "core/fentry: the kernel refuses tracing programs (seen of tracing_programs); "
+        "core/kprobe: the spec allows only core/fentry"
+    )
+
+
+def test_kprobe_links_that_cannot_be_pinned_are_held() -> None:
+    assert assess(host(tracing_programs="no", perf_links="no")).lifecycle == "held"
+    assert assess(host(tracing_programs="no", perf_links="inconclusive")).lifecycle == "pinned"
+    # fentry links are not perf links
+    assert assess(host(perf_links="no")).lifecycle == "pinned"
+
+
+@pytest.mark.parametrize("mode", ["integrity", "confidentiality"])
+def test_a_refusal_under_lockdown_names_it(mode: str) -> None:
+    verdict = assess(host(mode, tracing_programs="no", kprobe_programs="no"))
+    for tier in (FENTRY, KPROBE):
+        assert f" programs under kernel lockdown={mode} (" in verdict.reasons[tier][0]
+
+
+@pytest.mark.parametrize("mode", ["none", None])
+def test_a_refusal_without_lockdown_does_not_name_it(mode: str | None) -> None:
+    verdict = assess(host(mode, tracing_programs="no", kprobe_programs="no"))
+    assert "lockdown" not in str(verdict.reasons)
+
+
+def test_confidentiality_comes_first_and_with_its_evidence() -> None:
+    verdict = assess(
+        host("confidentiality", lockdown_allows_reads="no", tracing_programs="no", btf="no")
+    )
+    assert not verdict.supported
+    for texts in verdict.reasons.values():
+        assert texts[0].endswith("read kernel memory (seen of lockdown_allows_reads)")
+    # what both tiers share is said once
+    assert verdict.summary.count("lockdown is confidentiality") == 1
+    assert verdict.summary.count("no usable BTF") == 1
+
+
+def test_every_reason_against_a_tier_is_given() -> None:
+    verdict = assess(host(**dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY], "no")))
+    assert len(verdict.reasons[FENTRY]) == len(SHARED) + len(FENTRY_ONLY)
+    assert len(verdict.reasons[KPROBE]) == len(SHARED) + len(KPROBE_ONLY)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"btf": "no"}, {"tracing_programs": "no"}, {"tracing_programs": "no", DEADLOCK: "yes"}],
+)
+@pytest.mark.parametrize("tiers", [(FENTRY, KPROBE), (FENTRY,), (KPROBE,)])
+def test_a_summary_is_one_line(changed: dict[str, str], tiers: tuple[str, ...]) -> None:
+    verdict = assess(host(**changed), tiers)
+    assert len(verdict.summary.splitlines()) == 1
+    assert verdict.to_dict()["summary"] == verdict.summary
+    if verdict.supported:
+        assert verdict.summary == f"supported: tier {verdict.tier}, {verdict.lifecycle}"
