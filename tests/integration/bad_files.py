@@ -27,7 +27,7 @@ bpf_object__find_map_by_name bpf_object__find_program_by_name bpf_map__fd bpf_ma
 bpf_map__set_max_entries bpf_map__set_initial_value bpf_program__set_autoload bpf_program__fd
 bpf_program__attach bpf_link__fd bpf_link__disconnect bpf_link__destroy
 btf__find_by_name_kind btf__type_by_id btf__name_by_offset btf__parse btf__free
-""".split()
+"""
 
 
 def section(content: bytes, wanted: str) -> tuple[int, int]:
@@ -77,7 +77,7 @@ def btf_of_nothing() -> bytes:
 
 def old_library(target: Path) -> None:
     """A libbpf.so.1 that lacks what later versions brought."""
-    source = "".join(f"void {name}(void) {{}}\n" for name in OLD_FUNCTIONS)
+    source = "".join(f"void {name}(void) {{}}\n" for name in OLD_FUNCTIONS.split())
     command = ["clang", "-shared", "-nostdlib", "-fPIC", "-Wl,-soname,libbpf.so.1"]
     subprocess.run(
         [*command, "-x", "c", "-", "-o", str(target)], input=source, text=True, check=True

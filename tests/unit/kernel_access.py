@@ -147,3 +147,32 @@ MASQUERADED_V6 = Wanted(
 PING = Wanted(
     orig=("10.0.0.2", 7, "192.0.2.1", 8 << 8), reply=("192.0.2.1", 7, "203.0.113.1", 0), protocol=1
 )
+
+
+@contextmanager
+def namespace() -> Iterator[str]:
+    """The path of a network namespace of one's own; it goes with the block."""
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo ready; exec sleep 600"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "ready\n"
+            yield f"/proc/{holder.pid}/ns/net"
+        finally:
+            holder.kill()
+
+
+@contextmanager
+def link_in(namespace_path: str) -> Iterator[tuple[int, int]]:
+    """A link as good as any, (descriptor, id of its program): of a program that lets all pass."""
+    sk_lookup, attach_type = 30, 36  # linux/bpf.h
+    let_pass = struct.pack("=BBhi", 0xB7, 0, 0, 1) + bpf.EXIT
+    with bpf.closing(bpf.prog_load(sk_lookup, let_pass, attach_type)) as program:
+        with open(namespace_path, "rb") as stream:
+            attributes = struct.pack("=IIII", program, stream.fileno(), attach_type, 0)
+            link = bpf.call(bpf.LINK_CREATE, attributes)
+        with bpf.closing(link) as fd:
+            yield fd, bpf.prog_info(program).id

@@ -70,8 +70,8 @@ class Pins:
     def replace(self, descriptors: dict[str, int]) -> None:
         """Pins all of `descriptors` (the record among them) in place of what stood there.
 
-        Names not given stay. Raises LoaderError, with the old set in place, if one cannot be
-        pinned.
+        What else is pinned there goes. Raises LoaderError, with the old set in place, if one cannot
+        be pinned.
         """
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         self.recover()
@@ -88,19 +88,16 @@ class Pins:
                 "the tracker that ran before keeps running"
             ) from None
         self._commit(names)
+        for name in set(self.names()) - set(names):
+            os.unlink(self.path(name))
 
     def _commit(self, names: list[str]) -> None:
         for name in sorted(names, key=lambda n: n == self.record):
             os.rename(self.path(_NEW + name), self.path(name))
 
-    def remove(self, keep: tuple[str, ...] = ()) -> list[str]:
+    def remove(self) -> None:
         """Unpins everything, links first, so that programs never write to maps nobody sees."""
-        removed = []
-        links_first = sorted(self.names(), key=lambda name: not name.startswith("link_"))
-        for name in links_first:
-            if name not in keep:
-                os.unlink(self.path(name))
-                removed.append(name)
-        if not keep and os.path.isdir(self.folder):
+        for name in sorted(self.names(), key=lambda name: not name.startswith("link_")):
+            os.unlink(self.path(name))
+        if os.path.isdir(self.folder):
             os.rmdir(self.folder)
-        return removed

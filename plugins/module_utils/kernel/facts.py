@@ -25,6 +25,9 @@ YES, NO, INCONCLUSIVE = "yes", "no", "inconclusive"
 MODULE = "nf_conntrack"
 NETLINK_MODULE = "nf_conntrack_netlink"
 
+# A function of the kernel image (5.10 and newer): trying fentry on it needs no module's BTF
+ALWAYS_THERE = "kernel_clone"
+
 # linux/capability.h
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
@@ -269,31 +272,25 @@ def _btf(
     lib: Libbpf, btf_path: str | None, probes: dict[str, Probe]
 ) -> tuple[BtfFacts, dict[str, int]]:
     function_ids: dict[str, int] = {}
-    facts = BtfFacts(None, "btf_not_found")
     try:
         with Btf.of_kernel(lib, MODULE) as kernel:
-            for name in (symbols.INSERT, symbols.DELETE, "kernel_clone"):
+            for name in (symbols.INSERT, symbols.DELETE, ALWAYS_THERE):
                 type_id = kernel.function(name)
                 if type_id is not None:
                     function_ids[name] = type_id
-            if btf_path is None:
-                probes["btf"] = _types_probe(kernel, "/sys/kernel/btf")
-                facts = BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
-        if btf_path is not None:
-            with Btf.of_file(lib, btf_path) as custom:
-                probes["btf"] = _types_probe(custom, btf_path)
-            facts = BtfFacts("file", "custom", btf_path)
+            probe = _types_probe(kernel, "/sys/kernel/btf")
     except BtfNotFound as exc:
-        if btf_path is not None and "btf" not in probes:
-            try:
-                with Btf.of_file(lib, btf_path) as custom:
-                    probes["btf"] = _types_probe(custom, btf_path)
-                facts = BtfFacts("file", "custom", btf_path)
-            except BtfNotFound as custom_exc:
-                probes["btf"] = Probe(NO, str(custom_exc))
-        else:
-            probes["btf"] = Probe(NO, str(exc))
-    if probes["btf"].value == NO:
+        probe = Probe(NO, str(exc))
+    facts = BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
+    if btf_path is not None:
+        facts = BtfFacts("file", "custom", btf_path)
+        try:
+            with Btf.of_file(lib, btf_path) as custom:
+                probe = _types_probe(custom, btf_path)
+        except BtfNotFound as exc:
+            probe = Probe(NO, str(exc))
+    probes["btf"] = probe
+    if probe.value == NO:
         facts = BtfFacts(None, "btf_not_found", facts.path)
     return facts, function_ids
 
@@ -395,16 +392,12 @@ def _perf_links() -> Probe:
 
 
 def _tracing(function_ids: dict[str, int]) -> Probe:
-    if not function_ids:
-        return Probe(INCONCLUSIVE, "no function in BTF to try it on")
-    # A function of the kernel image if there is one: its BTF needs no descriptor
-    name = "kernel_clone" if "kernel_clone" in function_ids else symbols.DELETE
-    if name not in function_ids:
+    if ALWAYS_THERE not in function_ids:
         return Probe(INCONCLUSIVE, "no function in BTF to try it on")
     return _try(
-        f"BPF_PROG_LOAD of an fentry program on {name}",
+        f"BPF_PROG_LOAD of an fentry program on {ALWAYS_THERE}",
         lambda: bpf.prog_load(
-            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function_ids[name]
+            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function_ids[ALWAYS_THERE]
         ),
     )
 

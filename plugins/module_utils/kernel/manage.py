@@ -89,18 +89,20 @@ def reach(tracker: Tracker, wanted: str, spec: Spec | None, content: bytes | Non
 def _install_and_load(tracker: Tracker, wanted: str, spec: Spec, content: bytes | None) -> None:
     store = tracker.store
     try:
-        if content is not None:
-            parsed = checked_object(content, spec)
-            store.write_object(parsed.content)
+        try:
+            if content is not None:
+                parsed = checked_object(content, spec)
+                store.write_object(parsed.content)
+            elif wanted == "installed":
+                store.read_object(spec.object_sha256)
+        except AssetReadError:
+            telemetry.count(store, ASSET, "asset_read")
+            raise
         if wanted == "loaded":
-            # The spec file follows: what boots next is what has been loaded once
+            # It counts its own result. The spec file follows: what boots next is what has been
+            # loaded once
             tracker.load(spec)
-        elif not store.has_object(spec.object_sha256):
-            raise AssetReadError(f"no object with sha256 {spec.object_sha256} was given")
         store.write_spec(spec)
-    except AssetReadError:
-        telemetry.count(store, ASSET, "asset_read")
-        raise
     finally:
         _prune(tracker)
 

@@ -90,22 +90,26 @@ def take_in(live_fd: int, set_pass: Callable[[int], None], portid: int, last: in
     that was ever made over this map. Returns the last one's number now. Raises LoaderError if a
     namespace cannot be read; one that disappears meanwhile is passed over.
     """
+    visited: set[int] = set()
     for _round in range(MAX_ROUNDS):
         start_ns = time.monotonic_ns()
         for _pass in range(2):
             last = next_pass(last)
             set_pass(last)
-            _one_pass(portid)
-        if not _remove_stale(live_fd, start_ns, last):
+            visited = _one_pass(portid)
+        if not _remove_stale(live_fd, start_ns, last, visited):
             break
         # A removed entry may have stood in the way of a flow that now owns its tuple
     return last
 
 
-def _one_pass(portid: int) -> None:
+def _one_pass(portid: int) -> set[int]:
+    """Dumps every namespace; the inode numbers of those that were there."""
+    visited = set()
     for inode, path in netns.find().items():
         try:
             netns.run_inside(path, lambda: _drain_if_any(portid))
+            visited.add(inode)
         except FileNotFoundError:
             continue
         except OSError as exc:
@@ -115,10 +119,15 @@ def _one_pass(portid: int) -> None:
                 f"cannot read the conntrack table of namespace {inode} ({exc.strerror}): "
                 "existing flows would be missing, so nothing was loaded"
             ) from None
+    return visited
 
 
-def _remove_stale(live_fd: int, start_ns: int, last: int) -> int:
-    """Removes entries older than `start_ns` that pass `last` did not come by; their number."""
+def _remove_stale(live_fd: int, start_ns: int, last: int, visited: set[int]) -> int:
+    """Removes entries older than `start_ns` that pass `last` did not come by; their number.
+
+    Only in the namespaces that it visited: one that nothing but an open descriptor keeps alive
+    cannot be found, and its entries are as good as ever.
+    """
     removed = 0
     for keys, values in bpf.map_batches(live_fd, bpf.map_info(live_fd)):
         # The bytes of one field of all records at once: nearly all are of this pass
@@ -130,6 +139,8 @@ def _remove_stale(live_fd: int, start_ns: int, last: int) -> int:
             if created_ns >= start_ns:
                 continue
             key = keys[index * KEY.size : (index + 1) * KEY.size]
+            if KEY.unpack(key)[0] not in visited:
+                continue
             # Read again: a successor may have taken the tuple since
             if bpf.map_lookup(live_fd, key, VALUE.size) == value:
                 removed += bpf.map_delete(live_fd, key)

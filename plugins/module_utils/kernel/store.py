@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 
-from .errors import AssetReadError
+from .errors import AssetReadError, InvalidSpec
 from .spec import Spec
+
+_UNFINISHED = ".btfleet-"
+_OBJECT = re.compile(r"[0-9a-f]{64}\.bpf\.o")
 
 
 def write_atomically(path: str, content: bytes, mode: int = 0o644) -> None:
     """Writes a whole file or, whatever happens, none of it; makes the folder if needed."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=folder, prefix=".btfleet-")
+    fd, temporary = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED)
     try:
         with os.fdopen(fd, "wb") as stream:
             stream.write(content)
@@ -55,10 +59,12 @@ class Store:
     def read_spec(self) -> Spec | None:
         """The spec on disk, None if there is no file; raises InvalidSpec if it is no spec."""
         try:
-            with open(self.spec_path, encoding="utf-8", errors="replace") as stream:
+            with open(self.spec_path, encoding="utf-8") as stream:
                 return Spec.from_json(stream.read(), self.spec_path)
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError:
+            raise InvalidSpec(f"{self.spec_path} is not JSON (nor text): write it again") from None
 
     def write_spec(self, spec: Spec) -> None:
         """Puts a spec in place of the one on disk."""
@@ -89,7 +95,7 @@ class Store:
             names = os.listdir(self.objects_folder)
         except FileNotFoundError:
             return []
-        return sorted(name[:-6] for name in names if name.endswith(".bpf.o"))
+        return sorted(name[:64] for name in names if _OBJECT.fullmatch(name))
 
     def prune(self, keep: set[str]) -> None:
         """Removes the objects that are not in `keep`."""
@@ -98,22 +104,38 @@ class Store:
                 os.unlink(self.object_path(sha256))
 
     def exists(self) -> bool:
-        """Whether anything of ours is on the disk."""
-        return any(os.path.lexists(path) for path in (self.spec_path, self.state_folder))
+        """Whether there is anything that `remove` would take away."""
+        if self.objects() or any(os.path.lexists(path) for path in self._files()):
+            return True
+        return any(os.path.isdir(path) and not os.listdir(path) for path in self._folders())
 
     def remove(self) -> None:
         """Removes all files, and the folders if nothing else is in them."""
         self.prune(set())
-        for path in (self.spec_path, self.results_path):
+        for path in self._files():
             try:
                 os.unlink(path)
             except FileNotFoundError:
                 continue
-        for folder in (self.objects_folder, self.state_folder, os.path.dirname(self.spec_path)):
+        for folder in self._folders():
             try:
                 os.rmdir(folder)
             except OSError:  # not there, or somebody else's files in it
                 continue
+
+    def _folders(self) -> tuple[str, ...]:
+        return (self.objects_folder, self.state_folder, os.path.dirname(self.spec_path))
+
+    def _files(self) -> list[str]:
+        """The files but for the objects; what a killed writer left is one of them."""
+        unfinished = [
+            os.path.join(folder, name)
+            for folder in self._folders()
+            if os.path.isdir(folder)
+            for name in os.listdir(folder)
+            if name.startswith(_UNFINISHED)
+        ]
+        return [self.spec_path, self.results_path, *unfinished]
 
 
 def read_object_file(path: str, sha256: str | None = None) -> bytes:

@@ -17,7 +17,7 @@ import json
 import os
 import resource
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Iterator
 
@@ -206,7 +206,8 @@ class Tracker:
         entry = ENTRIES[str(verdict.tier)]
         _raise_memlock()
         portid = seed.random_portid()
-        with BpfObject(Libbpf(), content, spec.btf_path) as obj:
+        with ExitStack() as stack:
+            obj = stack.enter_context(BpfObject(Libbpf(), content, spec.btf_path))
             obj.select([entry.insert, entry.delete, "kprobe_seed"], PROGRAMS)
             obj.set_rodata(
                 parsed.with_constants(
@@ -217,26 +218,14 @@ class Tracker:
                     }
                 )
             )
-            obj.set_max_entries(LIVE, spec.max_entries)
-            obj.set_max_entries(CLOSED, spec.closed_entries)
-            old = self._old_maps(before)
-            for name, fd in old.items():
-                if _fits(name, bpf.map_info(fd), spec):
-                    obj.reuse_map(name, fd)
-            obj.load()
-            for name, fd in old.items():
-                new = obj.map_fd(name)
-                if name != COUNTERS_MAP and bpf.map_info(fd).id != bpf.map_info(new).id:
-                    seed.copy_entries(fd, new)
+            self._prepare_maps(obj, spec, before, stack)
             links = _attach(obj, entry, facts)
             last_pass = self._take_in(obj, facts, portid, before)
             record = _make_record(spec, verdict, facts, obj, entry, links, last_pass)
-            descriptors = {**links, **{name: obj.map_fd(name) for name in _MAPS}}
-            with bpf.closing(_record_map(record)) as record_fd:
-                self.pins.replace({**descriptors, RECORD: record_fd})
+            record_fd = stack.enter_context(bpf.closing(_record_map(record)))
+            maps = {name: obj.map_fd(name) for name in _MAPS}
+            self.pins.replace({**links, **maps, RECORD: record_fd})
             obj.keep()
-        for fd in old.values():
-            os.close(fd)
         after = self.read()
         if after.fingerprint != spec.fingerprint or after.drift:
             raise LoaderError(
@@ -245,6 +234,21 @@ class Tracker:
             )
         self._wait_gone([*_numbers(before.record or {}, "links").values()], after)
         return Outcome(True, record, verdict)
+
+    def _prepare_maps(self, obj: BpfObject, spec: Spec, before: Loaded, stack: ExitStack) -> None:
+        """Loads the object on the maps so far; where one has another size, on a copy of it."""
+        obj.set_max_entries(LIVE, spec.max_entries)
+        obj.set_max_entries(CLOSED, spec.closed_entries)
+        others = {}
+        for name, fd in self._old_maps(before).items():
+            stack.callback(os.close, fd)
+            if _fits(name, bpf.map_info(fd), spec):
+                obj.reuse_map(name, fd)
+            elif name != COUNTERS_MAP:
+                others[name] = fd
+        obj.load()
+        for name, fd in others.items():
+            seed.copy_entries(fd, obj.map_fd(name))
 
     def _old_maps(self, before: Loaded) -> dict[str, int]:
         """Descriptors of the maps of the tracker so far, from pins, else by the record's ids."""

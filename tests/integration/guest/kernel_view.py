@@ -16,6 +16,7 @@ from typing import Any
 from .commands import PINS, SPEC_FILE, GuestError, bpftool, run, status
 
 OBJECTS = Path("/var/lib/btfleet/objects")
+UNIT = "btfleet-conntracker.service"
 LINK_TYPES = {"core/fentry": "tracing", "core/kprobe": "perf_event"}
 PROGRAM_TYPES = {"core/fentry": "tracing", "core/kprobe": "kprobe"}
 MAP_TYPES = {
@@ -30,14 +31,17 @@ def _expect(what: str, found: object, wanted: object) -> None:
         raise GuestError(f"{what} is {found!r}, needed: {wanted!r}")
 
 
-def verify() -> str:
-    """Every pin, link, program and map is there with the recorded id; the line for a person."""
+def verify(spec: dict[str, Any] | None = None) -> str:
+    """Every pin, link, program and map is there with the recorded id; the line for a person.
+
+    What is in force has to be `spec`, by default the one in the spec file.
+    """
     said = status()
     record = said["record"]
     if record is None:
         raise GuestError("no tracker is loaded")
     _expect("healthy", said["healthy"], True)
-    _expect("the spec in force", record["spec"], json.loads(SPEC_FILE.read_text()))
+    _expect("the spec in force", record["spec"], spec or json.loads(SPEC_FILE.read_text()))
     pins = sorted(path.name for path in PINS.iterdir())
     _expect("what is pinned", pins, sorted([*record["links"], *record["maps"], "loaded"]))
     programs = {program["id"]: program for program in bpftool("prog", "show")}
@@ -62,10 +66,17 @@ def verify() -> str:
         _expect(f"the size of {name}", found["max_entries"], record["spec"][setting])
     ours = sorted(number for number, program in programs.items() if _is_ours(program))
     _expect("our loaded programs", ours, sorted(record["programs"].values()))
+    if spec is None:
+        _expect("the unit's file state", _unit("UnitFileState"), "enabled")
+        _expect("the unit's state", _unit("ActiveState"), "active")
     return (
         f"{record['tier']}: links {sorted(record['links'].values())}, programs "
         f"{sorted(record['programs'].values())}, maps {sorted(record['maps'].values())} as recorded"
     )
+
+
+def _unit(name: str) -> str:
+    return run("systemctl", "show", UNIT, f"--property={name}", "--value").strip()
 
 
 def _is_ours(program: dict[str, Any]) -> bool:
@@ -85,7 +96,7 @@ def look() -> dict[str, object]:
         "pins": pins,
         "programs": sorted(one["id"] for one in bpftool("prog", "show") if _is_ours(one)),
         "links": [[link["id"], link["prog_id"]] for link in bpftool("link", "show")],
-        "unit": run("systemctl", "is-active", "btfleet-conntracker", ok=(0, 3, 4)).strip(),
+        "unit": _unit("ActiveState"),
     }
 
 

@@ -100,7 +100,6 @@ def test_every_entry_comes_once(count: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17])
 def test_a_batch_that_is_smaller_than_a_bucket_grows(size: int) -> None:
-    """A map of one bucket's worth: 64 entries in a map for 4 do not fit, so keys collide here."""
     with tracker_map(2048) as fd:
         entries = filled(fd, 2000)
         found = records(bpf.map_batches(fd, bpf.map_info(fd), count=size), 44, 64)
