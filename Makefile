@@ -25,7 +25,7 @@ lab: lab-setup ## boot a guest: make lab HOST=debian12; writes build/lab/invento
 	$(PYTHON) -m lab up $(HOST)
 
 lab-down: venv ## stop every guest
-	$(PYTHON) -m lab down
+	$(PYTHON) -m lab down --all
 
 bench: lab-setup build ## measure; writes JSON and a table under build/
 	$(PYTHON) -m benchmarks

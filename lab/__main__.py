@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--memory", type=int, metavar="MB", help="memory of guests that this call starts"
     )
     up.add_argument(
-        "--timeout", type=float, default=180, metavar="S", help="how long to wait for ssh (180 s)"
+        "--timeout", type=float, default=300, metavar="S", help="how long to wait for ssh (300 s)"
     )
     down = commands.add_parser("down", help="stop guests and throw their disks away")
     down.add_argument("names", nargs="*", metavar="name", help="default: all of the state folder")

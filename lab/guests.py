@@ -17,7 +17,7 @@ from pathlib import Path
 from lab import qemu, ssh
 from lab.catalogue import Host
 from lab.commands import run
-from lab.errors import LabError
+from lab.errors import GuestEnded, LabError
 from lab.image import ImageFiles, ensure_image
 from lab.inventory import write_inventory
 from lab.paths import DEFAULT_STATE, locked
@@ -31,7 +31,7 @@ def start(
     say: Callable[[str], None],
     append: str = "",
     memory_mb: int | None = None,
-    timeout: float = 180,
+    timeout: float = 300,
 ) -> Path:
     """Boot what is not running yet, wait until all of them answer, and return the inventory."""
     files = {host.name: ensure_image(host.image, say) for host in hosts}
@@ -43,7 +43,13 @@ def start(
             if host.name not in already:
                 _launch(host, files[host.name], state, append, memory_mb or host.memory_mb)
         for host in hosts:
-            _wait_for_ssh(host.name, state, key, started + timeout)
+            try:
+                _wait_for_ssh(host.name, state, key, started + timeout)
+            except GuestEnded as error:
+                # Seen twice in hundreds of boots under emulation; a second try has to do
+                say(f"{error}; starting it once more")
+                _launch(host, files[host.name], state, append, memory_mb or host.memory_mb)
+                _wait_for_ssh(host.name, state, key, time.monotonic() + timeout)
             if host.name not in already:
                 say(f"{host.name} answers ssh after {time.monotonic() - started:.1f} s")
         return write_inventory(state, qemu.running_guests(state), key)
@@ -84,7 +90,7 @@ def _wait_for_ssh(name: str, state: Path, key: Path, deadline: float) -> None:
         guest = qemu.running_guests(state).get(name)
         if guest is None:
             tail = _console_tail(state / name)
-            raise LabError(f"{name} has ended before it answered ssh; {tail}")
+            raise GuestEnded(f"{name} has ended before it answered ssh; {tail}")
         if ssh.answers(guest.port, key, timeout=5):
             return
         if time.monotonic() > deadline:
