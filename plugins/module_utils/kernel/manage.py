@@ -92,6 +92,8 @@ def _install_and_load(tracker: Tracker, wanted: str, spec: Spec, content: bytes 
         try:
             if content is not None:
                 parsed = checked_object(content, spec)
+                if wanted == "loaded":
+                    tracker.require_bpffs()
                 store.write_object(parsed.content)
             elif wanted == "installed":
                 store.read_object(spec.object_sha256)

@@ -32,12 +32,16 @@ class Verdict:
         """One line for a person."""
         if self.supported:
             return f"supported: tier {self.tier}, {self.lifecycle}"
-        shared = list(next(iter(self.reasons.values())))
-        for texts in self.reasons.values():
-            shared = [text for text in shared if text in texts]
-        if shared:
-            return "; ".join(shared)
-        return "; ".join(f"{tier}: {'; '.join(texts)}" for tier, texts in self.reasons.items())
+        every = list(self.reasons.values())
+        # What stands against all of them is said once
+        shared = [text for text in every[0] if all(text in texts for texts in every)]
+        own = [
+            f"{tier}: {text}"
+            for tier, texts in self.reasons.items()
+            for text in texts
+            if text not in shared
+        ]
+        return "; ".join(shared + own)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, as in JSON."""

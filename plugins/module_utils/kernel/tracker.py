@@ -158,6 +158,10 @@ class Tracker:
             )
         return fd
 
+    def require_bpffs(self) -> None:
+        """Raises LoaderError where nothing can be pinned."""
+        check_mounted(os.path.dirname(self.folder))
+
     # --- loading ---------------------------------------------------------------------------------
 
     @contextmanager
@@ -173,7 +177,7 @@ class Tracker:
         Raises a TrackerError whose result says at which step it failed; what ran before runs on.
         """
         with self._locked():
-            check_mounted(os.path.dirname(self.folder))
+            self.require_bpffs()
             self.pins.recover()
             before = self.read()
             if before.record and before.fingerprint == spec.fingerprint and not before.drift:
@@ -194,7 +198,7 @@ class Tracker:
 
     def check(self, spec: Spec) -> Verdict:
         """What a load would be refused for before it touches the kernel, as the same errors."""
-        check_mounted(os.path.dirname(self.folder))
+        self.require_bpffs()
         return _require(gather(spec.btf_path), spec)
 
     def _load(self, spec: Spec, before: Loaded) -> Outcome:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kills loaders (SIGKILL) at many moments of a load that changes the spec.
+"""Kills a reader, and loaders (SIGKILL) at many moments of a load that changes the spec.
 
     python3 -m guest.kills [--times 30]
 
@@ -74,6 +74,19 @@ def kill_one(path: Path, delay: float | None, extra: float) -> str:
     return "killed without new pins"
 
 
+def kill_reader() -> None:
+    """Nothing in the kernel depends on a reader."""
+    before = kernel_view.look()
+    with subprocess.Popen(
+        ["btfleet", "conntrack", "watch", "--json"], stdout=subprocess.PIPE
+    ) as reader:
+        if reader.stdout is None or not reader.stdout.readline():
+            raise GuestError("`btfleet conntrack watch` said nothing while flows were made")
+        reader.send_signal(signal.SIGKILL)
+    if kernel_view.look() != before:
+        raise GuestError("the tracker is another one after a reader was killed")
+
+
 def check_after_kill(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Whatever was interrupted: the record is the old or the new one, and something tracks."""
     record = status()["record"]
@@ -90,6 +103,7 @@ def work(times: int, seed: int) -> dict[str, object]:
     """The counted outcomes."""
     chance = random.Random(seed)  # noqa: S311
     outcomes: Counter[str] = Counter()
+    kill_reader()
     with tempfile.TemporaryDirectory(prefix="btfleet-kills-") as folder:
         paths = [Path(folder) / "one.json", Path(folder) / "other.json"]
         both = specs()
