@@ -90,6 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader has seen enough; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        print(f"btfleet: {where}{exc.strerror or exc}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return FAILED

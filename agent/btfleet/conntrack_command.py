@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Iterator
 
 from btfleet.kernel import netns, table
+from btfleet.kernel.bpffs import Pins
 from btfleet.kernel.errors import TrackerError
 from btfleet.kernel.layout import CLOSED, LIVE
 from btfleet.kernel.table import Filter, Flow
-from btfleet.kernel.tracker import Tracker
 
 _MAPS = {"live": LIVE, "closed": CLOSED}
 _HEADER = ("NETNS", "PROTO", "ORIGINAL", "REPLY", "STATE")
@@ -32,7 +32,7 @@ def netns_number(text: str | None) -> int | None:
     """The inode number for what a user calls a namespace; raises TrackerError."""
     if text is None:
         return None
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text)
     for number, name in netns.names().items():
         if name == text:
@@ -52,12 +52,12 @@ def _filter(options: argparse.Namespace) -> Filter:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    tracker = Tracker()
+    pins = Pins()
     wanted = _filter(options)
     states = ("live", "closed") if options.state == "all" else (options.state,)
     if options.limit is not None and options.limit < 0:
         raise TrackerError(f"limit is {options.limit}, needed: 0 or more")
-    maps = {state: tracker.open_map(_MAPS[state]) for state in states}
+    maps = {state: pins.open_map(_MAPS[state]) for state in states}
     if options.json and wanted.is_empty and options.limit is None:
         for state, fd in maps.items():
             for chunk in table.json_lines(fd, state):
@@ -129,7 +129,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 
 
 def _lookup(options: argparse.Namespace) -> int:
-    tracker = Tracker()
+    pins = Pins()
     src, sport = parse_endpoint(options.source)
     dst, dport = parse_endpoint(options.destination)
     number = netns_number(options.netns)
@@ -144,7 +144,7 @@ def _lookup(options: argparse.Namespace) -> int:
         dst,
         dport,
     )
-    maps = {state: tracker.open_map(name) for state, name in _MAPS.items()}
+    maps = {state: pins.open_map(name) for state, name in _MAPS.items()}
     flow = table.lookup(maps, key)
     if flow is None:
         print("not translated", file=sys.stderr)
@@ -159,6 +159,8 @@ def _lookup(options: argparse.Namespace) -> int:
 
 # --- watch ------------------------------------------------------------------------------------
 
+_LONGEST_INTERVAL = 86400
+
 
 def changes(before: dict[Flow, None], now: dict[Flow, None]) -> Iterator[tuple[str, Flow]]:
     """What came and what went, each with its sign."""
@@ -171,14 +173,17 @@ def changes(before: dict[Flow, None], now: dict[Flow, None]) -> Iterator[tuple[s
 
 
 def _watch(options: argparse.Namespace) -> int:
-    if options.interval <= 0:
-        raise TrackerError(f"interval is {options.interval}, needed: more than 0 seconds")
-    tracker = Tracker()
+    if not 0 < options.interval <= _LONGEST_INTERVAL:
+        raise TrackerError(
+            f"interval is {options.interval}, needed: more than 0 and up to {_LONGEST_INTERVAL} "
+            "seconds"
+        )
+    pins = Pins()
     wanted = _filter(options)
     before: dict[Flow, None] = {}
     while True:
         # Opened anew each time: a load with other sizes brings another map
-        fd = tracker.open_map(LIVE)
+        fd = pins.open_map(LIVE)
         now = dict.fromkeys(table.flows(fd, "live", wanted))
         os.close(fd)
         names = netns.names()

@@ -18,6 +18,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from typing import Callable, List, Tuple
 
@@ -92,8 +93,11 @@ def plan(now: State, name: str, keep: int, unit_digest: str | None) -> State:
     others = [other for other in now.releases if other not in (name, now.current)]
     if now.current not in (None, name):
         others.insert(0, str(now.current))
+    kept = {name, *others[:keep]}
+    # In the order that `read` gives: a release that has yet to be unpacked will be the newest
+    known = now.releases if name in now.releases else (name, *now.releases)
     return State(
-        releases=tuple(sorted([name, *others[:keep]])),
+        releases=tuple(other for other in known if other in kept),
         current=name,
         command=True,
         unit=unit_digest or now.unit,
@@ -165,11 +169,16 @@ def unpack(layout: Layout, archive: bytes, name: str) -> None:
             with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as packed:
                 for member in packed:
                     _write_member(packed, member, scratch)
-        except (tarfile.TarError, OSError, EOFError) as exc:
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as exc:
             raise ReleaseError(f"the release archive is damaged ({exc}): send it again") from None
         tops = os.listdir(scratch)
-        if len(tops) != 1 or not os.path.isfile(os.path.join(scratch, tops[0], "bin", "btfleet")):
-            raise ReleaseError("the archive is no release: it has no folder with bin/btfleet in it")
+        needed = (os.path.join("bin", "btfleet"), os.path.join("units", UNIT))
+        if len(tops) != 1 or not all(
+            os.path.isfile(os.path.join(scratch, tops[0], name)) for name in needed
+        ):
+            raise ReleaseError(
+                f"the archive is no release: it has no folder with {' and '.join(needed)} in it"
+            )
         top = os.path.join(scratch, tops[0])
         # Now, and by content: later the folder is read-only to those who run it
         compileall.compile_dir(
@@ -246,7 +255,7 @@ def remove(layout: Layout, run: Runner, now: State) -> None:
         os.unlink(os.path.join(layout.units, UNIT))
         _systemctl(run, "daemon-reload")
         _systemctl(run, "reset-failed", UNIT, may_fail=True)
-    if os.path.islink(layout.command):
+    if now.command:
         os.unlink(layout.command)
     shutil.rmtree(layout.root, ignore_errors=True)
 

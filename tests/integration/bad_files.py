@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the files that a host has to refuse, out of a good object.
+"""Makes the files that a host has to refuse, out of a good object, and views of poorer hosts.
 
     python3 tests/integration/bad_files.py OBJECT FOLDER
 
@@ -8,7 +8,6 @@ Run on the control node; needs clang, as the object does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import subprocess
@@ -84,24 +83,57 @@ def old_library(target: Path) -> None:
     )
 
 
+# Pythons in a mount namespace of their own: all but they keep what is hidden there.
+PYTHON = """\
+#!/bin/sh
+exec unshare --mount sh -c '{hide} && exec python3 "$@"' - "$@"
+"""
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libbpf.so.1"
+HIDE = {
+    "without-bpffs": "umount /sys/fs/bpf",
+    "without-libbpf": f"mount --bind /dev/null {LIBRARY}",
+    "with-old-libbpf": f"mount --bind /root/btfleet-tests/libbpf-0.4.so {LIBRARY}",
+    "without-modules": "mount -t tmpfs none /lib/modules/$(uname -r)",
+}
+
+NO_OBJECT = {"object_sha256": "0" * 64}
+SPECS: dict[str, object] = {
+    "unknown-setting": {**NO_OBJECT, "tcpv7_enabled": True},
+    "out-of-range": {**NO_OBJECT, "closed_entries": 16777217},
+    "no-object": NO_OBJECT,
+    "no-spec": [],
+}
+
+
+def write_host_files(folder: Path) -> None:
+    """What has to lie on the host itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "int.btf").write_bytes(btf_of_nothing())
+    (folder / "text.btf").write_bytes(b"no BTF at all\n")
+    old_library(folder / "libbpf-0.4.so")
+    for name, spec in SPECS.items():
+        (folder / f"{name}.json").write_text(json.dumps(spec))
+    for name, hide in HIDE.items():
+        path = folder / f"python-{name}"
+        path.write_text(PYTHON.format(hide=hide))
+        path.chmod(0o755)
+
+
 def main() -> int:
-    """The exit code; prints the digest of each file."""
+    """The exit code."""
     good, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    files = {
+    objects = {
         "empty.bpf.o": b"",
         "text.bpf.o": b"no object at all\n",
         "truncated.bpf.o": good[: len(good) // 2],
         "corrupt.bpf.o": with_broken_header(good),
         "broken-btf.bpf.o": with_broken_btf(good),
         "refused.bpf.o": refused_by_verifier(good),
-        "int.btf": btf_of_nothing(),
-        "text.btf": b"no BTF at all\n",
     }
-    for name, content in files.items():
+    for name, content in objects.items():
         (folder / name).write_bytes(content)
-    old_library(folder / "libbpf-0.4.so")
-    print(json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}))
+    write_host_files(folder / "host")
     return 0
 
 

@@ -17,6 +17,9 @@ from .errors import LoaderError
 from .libc import filesystem_magic
 
 MOUNT = "/sys/fs/bpf"
+# The tracker of this host
+FOLDER = f"{MOUNT}/btfleet"
+RECORD = "loaded"
 _NEW = "new_"
 
 
@@ -36,7 +39,7 @@ def check_mounted(mount: str = MOUNT) -> None:
 class Pins:
     """The pins of one tracker: a flat folder of maps, links and the record."""
 
-    def __init__(self, folder: str, record: str) -> None:
+    def __init__(self, folder: str = FOLDER, record: str = RECORD) -> None:
         self.folder = folder
         self.record = record
 
@@ -57,6 +60,16 @@ class Pins:
             return bpf.obj_get(self.path(name), flags)
         except FileNotFoundError:
             return None
+
+    def open_map(self, name: str) -> int:
+        """A read-only descriptor of a map; raises LoaderError if no tracker is loaded."""
+        fd = self.open(name, bpf.RDONLY)
+        if fd is None:
+            raise LoaderError(
+                f"no tracker is loaded ({self.path(name)} is missing): load one first "
+                "(`btfleet load`, or the playbook btfleet.conntrack.rollout)"
+            )
+        return fd
 
     def recover(self) -> None:
         """Ends what a killed loader left: forwards if its set was complete, else backwards."""

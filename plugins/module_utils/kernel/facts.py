@@ -295,6 +295,9 @@ def _btf(
     return facts, function_ids
 
 
+_OTHER_BTF = "name a BTF file of this kernel with btf_path"
+
+
 def _types_probe(btf: Btf, where: str) -> Probe:
     for struct_name, needed in NEEDED_MEMBERS.items():
         members = btf.members(struct_name)
@@ -303,10 +306,12 @@ def _types_probe(btf: Btf, where: str) -> Probe:
                 return Probe(
                     INCONCLUSIVE, f"{MODULE} is not loaded yet, its types may come with it"
                 )
-            return Probe(NO, f"{where} has no struct {struct_name}")
+            return Probe(NO, f"{where} has no struct {struct_name}: {_OTHER_BTF}")
         missing = sorted(needed - members)
         if missing:
-            return Probe(NO, f"{where}: struct {struct_name} has no member {missing[0]}")
+            return Probe(
+                NO, f"{where}: struct {struct_name} has no member {missing[0]}: {_OTHER_BTF}"
+            )
     return Probe(YES, f"{where} has nf_conn with {', '.join(sorted(NEEDED_MEMBERS['nf_conn']))}")
 
 

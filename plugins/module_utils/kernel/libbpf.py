@@ -10,7 +10,6 @@ brings it). Only functions whose signature is the same in all of these are used.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import re
 import struct

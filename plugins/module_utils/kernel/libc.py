@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +28,7 @@ def syscall(name: str, *args: object) -> int:
     ENOSYS is raised for an architecture whose numbers are not known here.
     """
     try:
-        number = _NUMBERS[platform.machine()][name]
+        number = _NUMBERS[os.uname().machine][name]
     except KeyError:
         raise OSError(38, os.strerror(38)) from None
     result = int(_libc.syscall(ctypes.c_long(number), *args))

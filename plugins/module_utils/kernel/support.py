@@ -89,7 +89,10 @@ _SHARED = (
     ("btf", "no usable BTF"),
     ("bpffs", "no bpf file system to pin in (mount -t bpf bpf /sys/fs/bpf)"),
     (MODULE, "this kernel has no conntrack"),
-    (NETLINK_MODULE, "this kernel has no conntrack netlink to take in existing flows with"),
+    (NETLINK_MODULE, "this kernel has no conntrack netlink to take existing flows in with"),
+    # The seed program is a kprobe in every tier
+    ("kprobe_events", "no kprobe can be made"),
+    (f"symbol:{symbols.SEED}", f"no function {symbols.SEED} to take existing flows in with"),
 )
 
 
@@ -143,7 +146,6 @@ def _against_kprobe(facts: Facts) -> list[str]:
         facts,
         (
             ("kprobe_programs", f"the kernel refuses kprobe programs{_locked(facts)}"),
-            ("kprobe_events", "no kprobe can be made"),
             (f"symbol:{symbols.INSERT}", f"no function {symbols.INSERT} to attach to"),
             (f"symbol:{symbols.DELETE}", f"no function {symbols.DELETE} to attach to"),
         ),

@@ -8,12 +8,11 @@ A map holds both directions of a flow; a dump gives each flow once, from its ori
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
-from itertools import compress, islice
-from typing import Iterator, NamedTuple
+from collections import defaultdict
+from itertools import chain, compress, islice, repeat
+from typing import Any, Iterator, NamedTuple
 
 from . import bpf
 from .errors import TrackerError
@@ -35,7 +34,6 @@ PROTOCOLS = {
 _ICMP = (1, 58)
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
-_FAMILY_OF = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 
 
 class Flow(NamedTuple):
@@ -72,6 +70,15 @@ def _address(raw: bytes, family: int) -> str:
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, raw[:4])
     return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def _parse_address(text: str) -> tuple[int, bytes]:
+    """Family and bytes; raises ValueError."""
+    family = int(socket.AF_INET6 if ":" in text else socket.AF_INET)
+    try:
+        return family, socket.inet_pton(family, text)
+    except OSError:
+        raise ValueError(text) from None
 
 
 def _zones(orig: int, reply: int) -> tuple[int, str | None]:
@@ -130,8 +137,7 @@ def to_dict(flow: Flow) -> dict[str, object]:
 # --- filtering --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """Which flows are wanted; None means any. Address and port match either end, either way."""
 
     netns: int | None = None
@@ -150,13 +156,12 @@ class Filter:
         """Checks what a user gave; raises TrackerError."""
         if address is not None:
             try:
-                parsed = ipaddress.ip_address(address)
+                family, packed = _parse_address(address)
             except ValueError:
                 raise TrackerError(
                     f"address is {address!r}, needed: an IPv4 or IPv6 address"
                 ) from None
-            # As flows have it: ipaddress writes ::ffff:1.2.3.4 and ::1.2.3.4 otherwise
-            address = _address(parsed.packed, _FAMILY_OF[parsed.version])
+            address = _address(packed, family)  # written as flows have it
         if port is not None and not 0 <= port <= 65535:
             raise TrackerError(f"port is {port}, needed: a number from 0 to 65535")
         number = None if protocol is None else protocol_number(protocol)
@@ -212,16 +217,15 @@ def make_key(
 ) -> bytes:
     """The key of one direction; raises TrackerError for what cannot be one."""
     try:
-        source, destination = ipaddress.ip_address(src), ipaddress.ip_address(dst)
+        (family, saddr), (other_family, daddr) = _parse_address(src), _parse_address(dst)
     except ValueError as exc:
-        raise TrackerError(f"{exc}: give IPv4 or IPv6 addresses") from None
-    if source.version != destination.version:
+        raise TrackerError(f"{str(exc)!r} is no address: give IPv4 or IPv6 addresses") from None
+    if family != other_family:
         raise TrackerError(f"{src} and {dst} are of two families: a flow has one")
-    family = _FAMILY_OF[source.version]
     try:
         return KEY.pack(
             *(netns, zone, family, protocol),
-            *(source.packed, destination.packed, sport, dport),
+            *(saddr, daddr, sport, dport),
         )
     except struct.error:
         raise TrackerError(
@@ -250,6 +254,10 @@ _VALUE_CUT = struct.Struct("=24x16s16sHH2s2x")
 _CACHED_ADDRESSES = 65536
 
 
+# Smaller batches stay in the processor's cache
+_BATCH = 4096
+
+
 class _Addresses(dict):  # type: ignore[type-arg]
     """Address bytes to text, made once each."""
 
@@ -257,29 +265,37 @@ class _Addresses(dict):  # type: ignore[type-arg]
         super().__init__()
         self._family = family
 
-    def __missing__(self, raw: bytes) -> str:
+    def __missing__(self, raw: bytes) -> bytes:
         if len(self) >= _CACHED_ADDRESSES:
             self.clear()
-        text = self[raw] = _address(raw, self._family)
+        text = self[raw] = _address(raw, self._family).encode()
         return text
 
 
+class _Frame(NamedTuple):
+    """What lines share that differ in nothing but addresses and ports."""
+
+    template: bytes
+    addresses: _Addresses
+    is_icmp: bool
+
+
 class _Frames(dict):  # type: ignore[type-arg]
-    """What decides a line's frame, to (template, addresses)."""
+    """The bytes of an entry that decide its line's frame, to that frame."""
 
     def __init__(self, state: str) -> None:
         super().__init__()
         self._state = state
         self._addresses = {family: _Addresses(family) for family in _FAMILIES}
 
-    def __missing__(self, frame: bytes) -> tuple[str, _Addresses, bool]:
-        netns, zone, family, protocol, other_zone = struct.unpack("=IHBBH", frame)
+    def __missing__(self, cut: bytes) -> _Frame:
+        netns, zone, family, protocol, other_zone = struct.unpack("=IHBBH", cut)
         number, direction = _zones(zone, other_zone)
         direction_text = f'"zone_dir": "{direction}", ' if direction else ""
         if protocol in _ICMP:
-            ends = '{"src": "%s", "dst": "%s", "id": %d, "type": %d, "code": %d}'
+            ends = '{"src": "%b", "dst": "%b", "id": %d, "type": %d, "code": %d}'
         else:
-            ends = '{"src": "%s", "sport": %d, "dst": "%s", "dport": %d}'
+            ends = '{"src": "%b", "sport": %d, "dst": "%b", "dport": %d}'
         template = (
             f'{{"netns": {netns}, "zone": {number}, {direction_text}'
             f'"family": "{_FAMILIES.get(family, family)}", '
@@ -287,54 +303,51 @@ class _Frames(dict):  # type: ignore[type-arg]
             f'"orig": {ends}, "reply": {ends}, "state": "{self._state}"}}\n'
         )
         addresses = self._addresses.setdefault(family, _Addresses(family))
-        result = self[frame] = (template, addresses, protocol in _ICMP)
-        return result
+        frame = self[cut] = _Frame(template.encode(), addresses, protocol in _ICMP)
+        return frame
 
 
 def json_lines(fd: int, state: str) -> Iterator[str]:
     """All flows of a map as JSON objects, a line each, many lines at a time.
 
-    The same text as `json.dumps(to_dict(flow))`, in bounded memory.
+    The same text as `json.dumps(to_dict(flow))`, in bounded memory. What is done for every entry
+    is left to loops inside of the interpreter; a step of Python code costs as much as all that.
     """
     frames = _Frames(state)
-    for keys, values in bpf.map_batches(fd, bpf.map_info(fd)):
-        # ORIG is bit 0; compress() drops the reply directions without a step of Python for each
+    for keys, values in bpf.map_batches(fd, bpf.map_info(fd), _BATCH):
         is_orig = values[FLAGS_OFFSET :: VALUE.size].translate(_ODD)
-        entries = zip(_KEY_CUT.iter_unpack(keys), _VALUE_CUT.iter_unpack(values))
-        lines = []
-        for (frame, src, dst, sport, dport), (
-            other_src,
-            other_dst,
-            other_sport,
-            other_dport,
-            zone,
-        ) in compress(entries, is_orig):
-            template, text, is_icmp = frames[frame + zone]
-            if is_icmp:
-                lines.append(
-                    template
-                    % (
-                        *(text[src], text[dst], sport, dport >> 8, dport & 0xFF),
-                        *(text[other_src], text[other_dst]),
-                        *(other_sport, other_dport >> 8, other_dport & 0xFF),
-                    )
-                )
-            else:
-                lines.append(
-                    template
-                    % (
-                        text[src],
-                        sport,
-                        text[dst],
-                        dport,
-                        text[other_src],
-                        other_sport,
-                        text[other_dst],
-                        other_dport,
-                    )
-                )
-        if lines:
-            yield "".join(lines)
+        key_places = compress(range(0, len(keys), KEY.size), is_orig)
+        value_places = compress(range(0, len(values), VALUE.size), is_orig)
+        rows: dict[bytes, list[tuple[Any, ...]]] = defaultdict(list)
+        for key, value in zip(
+            map(_KEY_CUT.unpack_from, repeat(keys), key_places),
+            map(_VALUE_CUT.unpack_from, repeat(values), value_places),
+        ):
+            rows[key[0] + value[4]].append(key + value)
+        for cut, alike in rows.items():
+            yield _lines(frames[cut], alike)
+
+
+def _lines(frame: _Frame, rows: list[tuple[Any, ...]]) -> str:
+    """The lines of entries with one frame, by one formatting of all of them."""
+    _cut, src, dst, sport, dport, other_src, other_dst, other_sport, other_dport, _zone = zip(*rows)
+    text = frame.addresses.__getitem__
+    if frame.is_icmp:
+        columns = [
+            *(map(text, src), map(text, dst), sport, *_type_and_code(dport)),
+            *(map(text, other_src), map(text, other_dst), other_sport),
+            *_type_and_code(other_dport),
+        ]
+    else:
+        columns = [
+            *(map(text, src), sport, map(text, dst), dport),
+            *(map(text, other_src), other_sport, map(text, other_dst), other_dport),
+        ]
+    return (frame.template * len(rows) % tuple(chain.from_iterable(zip(*columns)))).decode()
+
+
+def _type_and_code(dport: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    return [number >> 8 for number in dport], [number & 0xFF for number in dport]
 
 
 # Byte to 1 if odd (FLAG_ORIG is bit 0), else 0

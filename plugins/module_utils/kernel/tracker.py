@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Iterator
 
 from . import bpf, object_file, seed, symbols, telemetry
-from .bpffs import Pins, check_mounted
+from .bpffs import FOLDER, RECORD, Pins, check_mounted
 from .errors import BtfNotFound, LoaderError, TrackerError
 from .facts import MODULE, NETLINK_MODULE, NO, Facts, gather, module_state
 from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
@@ -31,8 +31,6 @@ from .spec import Spec
 from .store import Store
 from .support import HELD, Verdict, assess
 
-FOLDER = "/sys/fs/bpf/btfleet"
-RECORD = "loaded"
 LOCK = "/run/btfleet/loader.lock"
 ASSET = "conntrack"
 
@@ -147,16 +145,6 @@ class Tracker:
         with bpf.closing(fd):
             found = bpf.map_info(fd).id
         return [] if found == wanted else [f"pin {name} holds map {found}, not map {wanted}"]
-
-    def open_map(self, name: str) -> int:
-        """A read-only descriptor of a map; raises LoaderError if no tracker is loaded."""
-        fd = self.pins.open(name, bpf.RDONLY)
-        if fd is None:
-            raise LoaderError(
-                f"no tracker is loaded ({self.pins.path(name)} is missing): load one first "
-                "(`btfleet load`, or the playbook btfleet.conntrack.rollout)"
-            )
-        return fd
 
     def require_bpffs(self) -> None:
         """Raises LoaderError where nothing can be pinned."""

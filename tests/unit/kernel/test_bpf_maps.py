@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import bpf
+
 from tests.unit.kernel_access import (
     bpffs_at,
     bpftool,

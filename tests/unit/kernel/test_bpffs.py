@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import bpf
 from btfleet.kernel.bpffs import Pins, check_mounted
 from btfleet.kernel.errors import LoaderError
+
 from tests.unit.kernel_access import bpffs_at, hash_map, needs_bpf
 
 NAMES = ("link_a", "link_b", "map_c", "loaded")
@@ -106,9 +106,7 @@ def test_a_pin_that_cannot_be_made_leaves_the_old_set(pins: Pins, maps: Maps) ->
 @needs_bpf
 @pytest.mark.parametrize("first", [True, False], ids=["nothing-before", "a-set-before"])
 @pytest.mark.parametrize("made", range(len(NAMES)))
-def test_killed_while_pinning_it_goes_back(
-    pins: Pins, maps: Maps, made: int, first: bool
-) -> None:
+def test_killed_while_pinning_it_goes_back(pins: Pins, maps: Maps, made: int, first: bool) -> None:
     """The record is pinned last: without it the new set is not complete."""
     old = {} if first else maps.make()
     if old:

@@ -9,9 +9,9 @@ import platform
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import facts, symbols
 from btfleet.kernel.support import assess
+
 from tests.unit.kernel_access import needs_bpf
 
 
@@ -117,9 +117,7 @@ def test_a_btf_file_that_is_not_one_is_the_evidence(tmp_path: Path) -> None:
     if found.libbpf is None:
         pytest.skip("no libbpf")
     assert found.btf.result == "btf_not_found"
-    assert found.probes["btf"] == facts.Probe(
-        "no", found.probes["btf"].evidence
-    )
+    assert found.probes["btf"] == facts.Probe("no", found.probes["btf"].evidence)
     assert f"btf_path {path} is not BTF" in found.probes["btf"].evidence
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from btfleet.kernel import bpf, facts, layout
+
 from tests.unit.kernel_access import bpftool, hash_map, needs_bpf, needs_bpftool
 
 pytestmark = needs_bpftool

@@ -12,11 +12,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import bpf, object_file
 from btfleet.kernel.errors import BtfNotFound, LoaderError, VerifierError
 from btfleet.kernel.libbpf import BpfObject, Btf, Libbpf, refused_program, verifier_log
 from btfleet.kernel.tracker import PROGRAMS
+
 from tests.unit.kernel_access import bpftool, needs_bpf, needs_bpftool
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
@@ -126,7 +126,7 @@ def test_a_program_that_the_verifier_refuses(lib: Libbpf, objects: dict[str, Pat
         try:
             obj.load()
         except VerifierError as exc:
-            message = str(exc)  # noqa: PT017  (the other outcome is a skip)
+            message = str(exc)
         except LoaderError as exc:
             pytest.skip(f"this machine loads no kprobe programs: {exc}")
     assert message.startswith("the kernel's verifier refused program kprobe_delete: ")

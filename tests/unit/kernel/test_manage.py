@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import manage, telemetry
 from btfleet.kernel.errors import AssetReadError, InvalidSpec, LoaderError
 from btfleet.kernel.manage import State
 from btfleet.kernel.spec import Spec
 from btfleet.kernel.store import Store, write_atomically
 from btfleet.kernel.tracker import Tracker
+
 from tests.unit.kernel_access import bpffs_at, needs_bpf
 
 SPEC = Spec("a" * 64)

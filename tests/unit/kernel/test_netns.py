@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import netns
+
 from tests.unit.kernel_access import namespace, needs_root
 
 

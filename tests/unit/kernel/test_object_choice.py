@@ -7,7 +7,6 @@ import hashlib
 import platform
 
 import pytest
-
 from btfleet.kernel.errors import AssetReadError
 from btfleet.kernel.object_choice import ANY, chosen_digest
 

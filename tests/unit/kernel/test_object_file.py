@@ -10,11 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from btfleet.kernel import object_file
 from btfleet.kernel.errors import AssetReadError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ARCHES = ["x86_64", "aarch64"]
 

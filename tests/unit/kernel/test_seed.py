@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-
 from btfleet.kernel import bpf, netns, seed
 from btfleet.kernel.errors import LoaderError
+
 from tests.unit.kernel_access import (
     MASQUERADED,
     MASQUERADED_V6,
@@ -87,9 +87,7 @@ def messages(datagram: bytes) -> Iterator[int]:
 @needs_root
 @needs_conntrack
 @pytest.mark.parametrize("count", [0, 1, 40])
-def test_a_dump_is_read_to_its_end(
-    other: str, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dump_is_read_to_its_end(other: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     add_flows(other, count)
     seen: list[int] = []
     original = seed._ends
@@ -126,8 +124,7 @@ def test_two_dumps_cannot_have_one_port_id(other: str) -> None:
         (struct.pack("=IHHII", 16, 256, 2, 1, 1), False),
         (struct.pack("=IHHIIi", 20, 3, 2, 1, 1, 0), True),
         (
-            struct.pack("=IHHII4x", 17, 256, 2, 1, 1)
-            + struct.pack("=IHHIIi", 20, 3, 2, 1, 1, 0),
+            struct.pack("=IHHII4x", 17, 256, 2, 1, 1) + struct.pack("=IHHIIi", 20, 3, 2, 1, 1, 0),
             True,
         ),
         (struct.pack("=IHHII", 0, 256, 2, 1, 1), False),

@@ -7,11 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from btfleet.kernel.errors import InvalidSpec
 from btfleet.kernel.spec import MAX_ENTRIES, MIN_ENTRIES, TIERS, Spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SHA = "a" * 64
 

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import store as store_module
 from btfleet.kernel.errors import AssetReadError, InvalidSpec
 from btfleet.kernel.spec import Spec

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from btfleet.kernel import symbols
 from btfleet.kernel.facts import BtfFacts, Facts, Probe
 from btfleet.kernel.support import Verdict, assess
@@ -24,7 +23,11 @@ SHARED = {
     "btf": "no usable BTF",
     "bpffs": "no bpf file system to pin in (mount -t bpf bpf /sys/fs/bpf)",
     "nf_conntrack": "this kernel has no conntrack",
-    "nf_conntrack_netlink": "this kernel has no conntrack netlink to take in existing flows with",
+    "kprobe_events": "no kprobe can be made",
+    "symbol:ctnetlink_fill_info": (
+        "no function ctnetlink_fill_info to take existing flows in with"
+    ),
+    "nf_conntrack_netlink": "this kernel has no conntrack netlink to take existing flows in with",
 }
 FENTRY_ONLY = {
     "tracing_programs": "the kernel refuses tracing programs",
@@ -33,7 +36,6 @@ FENTRY_ONLY = {
 }
 KPROBE_ONLY = {
     "kprobe_programs": "the kernel refuses kprobe programs",
-    "kprobe_events": "no kprobe can be made",
     "symbol:__nf_conntrack_hash_insert": "no function __nf_conntrack_hash_insert to attach to",
     "symbol:nf_ct_delete": "no function nf_ct_delete to attach to",
 }
@@ -73,9 +75,7 @@ def test_what_every_tier_needs_rules_out_every_tier(probe: str, sentence: str) -
 @pytest.mark.parametrize(("probe", "sentence"), FENTRY_ONLY.items())
 def test_what_fentry_alone_needs_leaves_kprobe(probe: str, sentence: str) -> None:
     verdict = assess(host(**{probe: "no"}))
-    assert verdict == Verdict(
-        True, KPROBE, "pinned", {FENTRY: [f"{sentence} (seen of {probe})"]}
-    )
+    assert verdict == Verdict(True, KPROBE, "pinned", {FENTRY: [f"{sentence} (seen of {probe})"]})
 
 
 @pytest.mark.parametrize("probe", KPROBE_ONLY)

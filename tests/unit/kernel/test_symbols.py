@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import pytest
+from btfleet.kernel import symbols
 from hypothesis import given
 from hypothesis import strategies as st
-
-from btfleet.kernel import symbols
 
 
 def find(text: str, name: str = "nf_ct_delete") -> str | None:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from btfleet.kernel import bpf, table
 from btfleet.kernel.errors import TrackerError
 from btfleet.kernel.table import Filter, Flow
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.unit.kernel_access import (
     MASQUERADED,
     MASQUERADED_V6,
@@ -142,7 +142,9 @@ def test_protocol_names_are_those_of_the_system() -> None:
 
 @pytest.mark.parametrize("text", ["", "256", "-1", "tcpp", "6.0", "²", "٣", " 6", "99999999999"])
 def test_a_protocol_that_is_none(text: str) -> None:
-    with pytest.raises(TrackerError, match=r"^protocol is .*, needed: icmp, tcp, udp, .* below 256"):
+    with pytest.raises(
+        TrackerError, match=r"^protocol is .*, needed: icmp, tcp, udp, .* below 256"
+    ):
         table.protocol_number(text)
 
 
@@ -190,7 +192,9 @@ def test_a_flow_is_found_by_each_address_however_it_is_written(wanted: Wanted, e
         assert Filter.parse(address=ipaddress.IPv6Address(address).exploded).matches(flow)
 
 
-@pytest.mark.parametrize("address", ["", "10.0.0", "10.0.0.256", "host", "fd00::2::1", "10.0.0.2/8"])
+@pytest.mark.parametrize(
+    "address", ["", "10.0.0", "10.0.0.256", "host", "fd00::2::1", "10.0.0.2/8"]
+)
 def test_a_filter_of_what_is_no_address(address: str) -> None:
     with pytest.raises(TrackerError, match="^address is .*, needed: an IPv4 or IPv6 address"):
         Filter.parse(address=address)
@@ -247,7 +251,10 @@ def test_translations_of_several_maps_are_filtered_together() -> None:
         PING.write(closed)
         maps = {"live": live, "closed": closed}
         rows, more = table.translations(maps, Filter.parse(address="10.0.0.2"), 2)
-    assert [(row["protocol"], row["state"]) for row in rows] == [("tcp", "live"), ("icmp", "closed")]
+    assert [(row["protocol"], row["state"]) for row in rows] == [
+        ("tcp", "live"),
+        ("icmp", "closed"),
+    ]
     assert not more
 
 
@@ -336,8 +343,6 @@ def test_a_key_of_what_is_no_address(src: str) -> None:
     ("netns", "zone", "protocol", "sport"),
     [(2**32, 0, 6, 1), (-1, 0, 6, 1), (1, 65536, 6, 1), (1, 0, 256, 1), (1, 0, 6, 65536)],
 )
-def test_a_key_of_numbers_that_do_not_fit(
-    netns: int, zone: int, protocol: int, sport: int
-) -> None:
+def test_a_key_of_numbers_that_do_not_fit(netns: int, zone: int, protocol: int, sport: int) -> None:
     with pytest.raises(TrackerError, match=r"needed are numbers below 2\*\*32, 65536, 256 and"):
         table.make_key(netns, zone, protocol, "10.0.0.2", sport, "10.0.0.1", 2)

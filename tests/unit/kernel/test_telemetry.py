@@ -8,7 +8,6 @@ import platform
 from pathlib import Path
 
 import pytest
-
 from btfleet.kernel import errors, telemetry
 from btfleet.kernel.store import Store, write_atomically
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from btfleet.kernel import bpf, seed, status, telemetry
 from btfleet.kernel import tracker as tracker_module
 from btfleet.kernel.errors import BtfNotFound, LoaderError
@@ -27,6 +26,7 @@ from btfleet.kernel.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
 from btfleet.kernel.spec import Spec
 from btfleet.kernel.store import Store
 from btfleet.kernel.tracker import Loaded, Tracker
+
 from tests.unit.kernel_access import (
     MASQUERADED,
     bpffs_at,
@@ -201,13 +201,13 @@ def test_drift_is_not_healthy(host: Host) -> None:
 
 
 def test_maps_open_for_reading_only(host: Host) -> None:
-    with bpf.closing(host.tracker.open_map(LIVE)) as fd, pytest.raises(PermissionError):
+    with bpf.closing(host.tracker.pins.open_map(LIVE)) as fd, pytest.raises(PermissionError):
         bpf.map_update(fd, bytes(44), bytes(64))
 
 
 def test_a_map_of_no_tracker_says_how_to_load_one(tracker: Tracker) -> None:
     with pytest.raises(LoaderError, match=r"^no tracker is loaded \(.*conntrack_live is missing\)"):
-        tracker.open_map(LIVE)
+        tracker.pins.open_map(LIVE)
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -224,14 +224,11 @@ def facts_of(**values: str) -> Facts:
         modules={},
         symbols={},
         sysctl={},
-        probes={name: Probe(value, f"seen of {name}") for name, value in values.items() or ()}
-        | {name: Probe(value, f"seen of {name}") for name, value in probes.items()},
+        probes={name: Probe(value, f"seen of {name}") for name, value in probes.items()},
     )
 
 
-def test_the_same_spec_again_changes_nothing(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_spec_again_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_module, "gather", None)  # nothing may be probed
     outcome = host.tracker.load(host.spec)
     assert (outcome.changed, outcome.record) == (False, host.record)

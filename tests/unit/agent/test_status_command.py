@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tracker's state in a few lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from btfleet import __version__
+from btfleet.kernel.spec import Spec
+from btfleet.kernel.status import Status
+from btfleet.status_command import describe
+
+SPEC = Spec("a" * 64, udpv6_enabled=False)
+RECORD: dict[str, Any] = {
+    "fingerprint": SPEC.fingerprint,
+    "spec": SPEC.to_dict(),
+    "tier": "core/kprobe",
+    "lifecycle": "pinned",
+    "btf_source": "kernel",
+    "loaded_at": 1000,
+}
+
+
+def test_nothing_is_loaded() -> None:
+    assert describe(Status(None), 1000) == [f"btfleet {__version__}", "tracker   not loaded"]
+
+
+def test_all_is_well() -> None:
+    status = Status(
+        RECORD,
+        maps={"conntrack_live": {"max_entries": 2000, "entries": 30}},
+        counters={"inserted": 15, "deleted": 0, "live_full": 2},
+    )
+    assert describe(status, 1000 + 7200) == [
+        f"btfleet {__version__}",
+        "tracker   as loaded: tier core/kprobe, pinned, BTF from kernel, for 2 h",
+        f"spec      {SPEC.fingerprint[:12]} tcpv6_enabled true, udpv6_enabled false, "
+        "max_entries 131072, closed_entries 65536",
+        "map       conntrack_live: 30 of 2000 entries (1.5 %)",
+        "counters  inserted 15, live_full 2",
+    ]
+
+
+def test_drift_is_shown_line_by_line() -> None:
+    lines = describe(Status(RECORD, drift=("pin a is missing", "pin b is missing")), 1000)
+    assert "NOT as loaded" in lines[1]
+    assert lines[-2:] == ["drift     pin a is missing", "drift     pin b is missing"]
+
+
+def test_drift_without_a_record_is_shown_too() -> None:
+    lines = describe(Status(None, drift=("the record is missing",)), 1000)
+    assert lines[1:] == ["tracker   not loaded", "drift     the record is missing"]
+
+
+def test_counters_that_are_all_zero() -> None:
+    assert describe(Status(RECORD, counters={"inserted": 0}), 1000)[-1] == "counters  all zero"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min")),
+        *((7200, "2 h"), (172799, "47 h"), (172800, "2 d"), (864000, "10 d")),
+    ],
+)
+def test_how_long_it_runs(seconds: int, text: str) -> None:
+    assert describe(Status(RECORD), 1000 + seconds)[1].endswith(f", for {text}")
+
+
+@pytest.mark.parametrize("record", [None, RECORD])
+@pytest.mark.parametrize("drift", [(), ("something",)])
+def test_healthy_is_loaded_without_drift(
+    record: dict[str, Any] | None, drift: tuple[str, ...]
+) -> None:
+    assert Status(record, drift).healthy is (record is not None and not drift)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A switch does what is needed and no more; systemd is a fake that records."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.btfleet.conntrack.plugins.module_utils import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils.release import (
+    UNIT,
+    Layout,
+    ReleaseError,
+    State,
+)
+
+
+class Systemd:
+    """Keeps what was asked of it, and answers as a host would."""
+
+    def __init__(self, units: str) -> None:
+        self.calls: list[str] = []
+        self.enabled = False
+        self.active = False
+        self.failing: str | None = None
+        self._unit = os.path.join(units, UNIT)
+
+    def __call__(self, command: list[str]) -> tuple[int, str, str]:
+        assert command[0] == "systemctl"
+        verb = command[1]
+        if verb != "show":
+            self.calls.append(" ".join(command[1:]))
+        if verb == self.failing:
+            return 1, "", "Failed to do it:\n  no bus\n"
+        if verb == "enable":
+            self.enabled = True
+        elif verb == "start":
+            self.active = True
+        elif verb == "disable":
+            self.enabled = self.active = False
+        elif verb == "show":
+            file_state = "enabled" if self.enabled else "disabled"
+            if not os.path.exists(self._unit):
+                file_state = ""
+            active = "active" if self.active else "inactive"
+            return 0, f"UnitFileState={file_state}\nActiveState={active}\n", ""
+        return 0, "", ""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "units").mkdir()
+    return Layout(str(tmp_path / "opt"), str(tmp_path / "bin" / "btfleet"), str(tmp_path / "units"))
+
+
+@pytest.fixture
+def systemd(layout: Layout) -> Systemd:
+    return Systemd(layout.units)
+
+
+def put(layout: Layout, name: str, unit: str = "[Unit]\n", age: int = 0) -> None:
+    """An unpacked release."""
+    folder = Path(layout.folder(name))
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "btfleet").write_text(name)
+    (folder / "units").mkdir()
+    (folder / "units" / UNIT).write_text(unit)
+    os.utime(folder, (1_000_000 - age, 1_000_000 - age))
+
+
+def switch(layout: Layout, systemd: Systemd, name: str, keep: int = 2) -> bool:
+    """What the module does; says whether there was anything to do."""
+    now = release.read(layout, systemd)
+    unit = release.file_digest(release.packed_unit(layout, name))
+    after = release.plan(now, name, keep, unit)
+    if now == after:
+        return False
+    release.reach(layout, systemd, now, after)
+    assert release.read(layout, systemd) == after
+    return True
+
+
+def test_a_bare_host_has_nothing(layout: Layout, systemd: Systemd) -> None:
+    assert release.read(layout, systemd) == State()
+
+
+def test_the_first_release(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a")
+    assert switch(layout, systemd, "1-a")
+    assert systemd.calls == ["daemon-reload", f"enable --quiet {UNIT}", f"start {UNIT}"]
+    assert os.readlink(layout.current) == "releases/1-a"
+    assert Path(layout.command).read_text() == "1-a"
+    unit = Path(layout.units, UNIT)
+    assert unit.read_text() == "[Unit]\n"
+    assert unit.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_same_release_again_does_nothing(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a")
+    switch(layout, systemd, "1-a")
+    systemd.calls.clear()
+    assert not switch(layout, systemd, "1-a")
+    assert systemd.calls == []
+
+
+def test_the_next_release_switches_one_link(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a", age=10)
+    switch(layout, systemd, "1-a")
+    systemd.calls.clear()
+    put(layout, "2-b")
+    assert switch(layout, systemd, "2-b")
+    assert systemd.calls == []
+    assert Path(layout.command).read_text() == "2-b"
+    assert not switch(layout, systemd, "2-b")
+
+
+def test_going_back_and_forth_is_done_once_each(layout: Layout, systemd: Systemd) -> None:
+    for age, name in enumerate(["3-c", "10-d", "2-b"]):
+        put(layout, name, age=age)
+    for name in ("2-b", "10-d", "3-c", "2-b"):
+        assert switch(layout, systemd, name)
+        assert not switch(layout, systemd, name)
+    assert sorted(os.listdir(layout.releases)) == ["10-d", "2-b", "3-c"]
+
+
+def test_another_unit_is_put_in_place_and_read(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a", age=10)
+    switch(layout, systemd, "1-a")
+    systemd.calls.clear()
+    put(layout, "2-b", unit="[Unit]\nDescription=new\n")
+    switch(layout, systemd, "2-b")
+    assert systemd.calls == ["daemon-reload"]
+    assert "new" in Path(layout.units, UNIT).read_text()
+
+
+@pytest.mark.parametrize("damage", ["unit", "command", "current", "disabled", "stopped"])
+def test_what_somebody_changed_is_put_right(layout: Layout, systemd: Systemd, damage: str) -> None:
+    put(layout, "1-a")
+    switch(layout, systemd, "1-a")
+    if damage == "unit":
+        Path(layout.units, UNIT).write_text("[Unit]\nDescription=mine\n")
+    elif damage == "command":
+        os.unlink(layout.command)
+    elif damage == "current":
+        os.unlink(layout.current)
+    elif damage == "disabled":
+        systemd.enabled = False
+    else:
+        systemd.active = False
+    assert switch(layout, systemd, "1-a")
+    assert not switch(layout, systemd, "1-a")
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(2, ["2-b", "3-c", "4-d"]), (1, ["3-c", "4-d"]), (0, ["4-d"])]
+)
+def test_only_so_many_former_releases_are_kept(
+    layout: Layout, systemd: Systemd, keep: int, left: list[str]
+) -> None:
+    for age, name in ((30, "1-a"), (20, "2-b"), (10, "3-c")):
+        put(layout, name, age=age)
+        switch(layout, systemd, name)
+    put(layout, "4-d")
+    switch(layout, systemd, "4-d", keep)
+    assert sorted(os.listdir(layout.releases)) == left
+
+
+def test_releases_are_listed_newest_first_and_half_unpacked_ones_not_at_all(
+    layout: Layout, systemd: Systemd
+) -> None:
+    for age, name in ((1, "9-new"), (3, "1-old"), (2, "5-mid")):
+        put(layout, name, age=age)
+    os.mkdir(os.path.join(layout.releases, ".unpack-abc"))
+    assert release.read(layout, systemd).releases == ("9-new", "5-mid", "1-old")
+
+
+def test_a_link_to_nothing_is_no_current_release(layout: Layout, systemd: Systemd) -> None:
+    os.makedirs(layout.root)
+    os.symlink("releases/gone", layout.current)
+    assert release.read(layout, systemd).current is None
+
+
+def test_a_foreign_command_is_not_ours(layout: Layout, systemd: Systemd) -> None:
+    os.makedirs(os.path.dirname(layout.command))
+    os.symlink("/opt/other/btfleet", layout.command)
+    assert release.read(layout, systemd).command is False
+
+
+@pytest.mark.parametrize("verb", ["daemon-reload", "enable", "start"])
+def test_a_failing_systemctl_is_one_line(layout: Layout, systemd: Systemd, verb: str) -> None:
+    put(layout, "1-a")
+    systemd.failing = verb
+    with pytest.raises(ReleaseError) as caught:
+        switch(layout, systemd, "1-a")
+    message = str(caught.value)
+    assert message.startswith(f"systemctl {verb}")
+    assert "failed (Failed to do it: no bus)" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_host_without_systemd_is_named(layout: Layout) -> None:
+    with pytest.raises(ReleaseError, match="exit code 127.*systemd is needed"):
+        release.read(layout, lambda _command: (127, "", ""))
+
+
+# --- removal -------------------------------------------------------------------------------------
+
+
+def test_removal_leaves_nothing(layout: Layout, systemd: Systemd, tmp_path: Path) -> None:
+    put(layout, "1-a")
+    switch(layout, systemd, "1-a")
+    systemd.calls.clear()
+    release.remove(layout, systemd, release.read(layout, systemd))
+    assert systemd.calls == [
+        f"disable --now --quiet {UNIT}",
+        "daemon-reload",
+        f"reset-failed {UNIT}",
+    ]
+    assert release.read(layout, systemd) == State()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["bin", "units"]
+
+
+def test_removal_does_not_mind_a_unit_that_never_failed(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a")
+    switch(layout, systemd, "1-a")
+    systemd.failing = "reset-failed"
+    release.remove(layout, systemd, release.read(layout, systemd))
+    assert release.read(layout, systemd) == State()
+
+
+def test_removal_without_a_unit_asks_nothing_of_systemd(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a")
+    release.remove(layout, systemd, release.read(layout, systemd))
+    assert systemd.calls == []
+    assert not os.path.exists(layout.root)
+
+
+def test_removal_leaves_a_command_that_is_not_ours(layout: Layout, systemd: Systemd) -> None:
+    put(layout, "1-a")
+    switch(layout, systemd, "1-a")
+    os.unlink(layout.command)
+    os.symlink("/opt/other/btfleet", layout.command)
+    release.remove(layout, systemd, release.read(layout, systemd))
+    assert os.readlink(layout.command) == "/opt/other/btfleet"
+
+
+# --- links ---------------------------------------------------------------------------------------
+
+
+def test_a_link_is_made_and_redirected_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "folder" / "link"
+    release.link_atomically("one", str(link))
+    seen: list[str] = []
+    real = os.replace
+
+    def watched(source: str, target: str) -> None:
+        seen.append(os.readlink(target))
+        real(source, target)
+        seen.append(os.readlink(target))
+
+    monkeypatch.setattr(os, "replace", watched)
+    release.link_atomically("two", str(link))
+    assert seen == ["one", "two"]
+    assert os.listdir(link.parent) == ["link"]
+
+
+def test_a_link_that_a_killed_run_left_half_made_does_not_stop_the_next(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    os.symlink("half", f"{link}.btfleet-new")
+    release.link_atomically("one", str(link))
+    assert os.readlink(link) == "one"
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_a_file_in_the_links_place_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.write_text("a file")
+    release.link_atomically("one", str(link))
+    assert os.readlink(link) == "one"
+
+
+def test_a_digest_of_a_file(tmp_path: Path) -> None:
+    assert release.file_digest(str(tmp_path / "none")) is None
+    (tmp_path / "file").write_bytes(b"content")
+    assert release.file_digest(str(tmp_path / "file")) == hashlib.sha256(b"content").hexdigest()
+
+
+def test_the_state_compares_every_part() -> None:
+    full = State(("1",), "1", True, "digest", True, True)
+    for change in (
+        {"releases": ()},
+        {"current": None},
+        {"command": False},
+        {"unit": None},
+        {"unit_enabled": False},
+        {"unit_active": False},
+    ):
+        assert replace(full, **change) != full  # type: ignore[arg-type]
