@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -40,11 +42,25 @@ def command(words: Sequence[str], output: str = os.devnull) -> Callable[[], floa
 
 
 def peak_memory(words: Sequence[str]) -> int:
-    """The peak resident memory of a command, in kB."""
-    with open(os.devnull, "wb") as sink:
-        process = subprocess.Popen(words, stdout=sink)
-        _pid, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    """The peak resident memory of a command, in kB.
+
+    Looked at while it runs: what wait4(2) says starts at the memory of the process that forked.
+    """
+    peak = 0
+    with open(os.devnull, "wb") as sink, subprocess.Popen(words, stdout=sink) as process:
+        while process.poll() is None:
+            with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+                found = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+            with open(f"/proc/{process.pid}/cmdline", "rb") as stream:
+                is_itself = words[0].encode() in stream.read()
+            if found and is_itself:
+                peak = max(peak, int(found[0]))
+            time.sleep(0.01)
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, words)
-    return usage.ru_maxrss
+    return peak
+
+
+def answer(measure: Callable[[dict[str, int]], Series]) -> None:
+    """A script's whole life: options as JSON in its argument, series as JSON on stdout."""
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

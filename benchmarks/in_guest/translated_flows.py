@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def direction(kind: int, src: bytes, sport: int, dst: bytes, dport: int) -> byte
         + attribute(2, struct.pack(">H", sport))
         + attribute(3, struct.pack(">H", dport))
     )
-    return attribute(kind | NESTED, attribute(1 | NESTED, addresses) + attribute(2 | NESTED, protocol))
+    parts = attribute(1 | NESTED, addresses) + attribute(2 | NESTED, protocol)
+    return attribute(kind | NESTED, parts)
 
 
 def message(src: bytes, sport: int, dst: bytes, dport: int) -> bytes:
@@ -73,7 +75,7 @@ def _places(text: bytes, part: bytes) -> list[int]:
 
 
 def fill(count: int) -> None:
-    """Adds `count` flows to the table of this namespace; raises RuntimeError if some are missing."""
+    """Adds `count` flows to this namespace; raises RuntimeError if some are missing."""
     make_room(count)
     before = table_size()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
@@ -101,3 +103,22 @@ def make_room(count: int) -> None:
 def table_size() -> int:
     """How many flows this namespace has."""
     return int((NETFILTER / "nf_conntrack_count").read_text())
+
+
+def only(count: int) -> None:
+    """Exactly these flows, and no others."""
+    flush()
+    fill(count)
+
+
+def flush() -> None:
+    """An empty table."""
+    subprocess.run(["conntrack", "-F"], stderr=subprocess.DEVNULL, check=True)
+
+
+# The first flow that fill() makes, as options of conntrack and as ends of a btfleet look-up
+FIRST_AS_OPTIONS = (
+    *("-p", "udp", "-s", "10.99.1.2", "-d", "198.18.0.1"),
+    *("--sport", "1024", "--dport", "45490"),
+)
+FIRST_AS_ENDS = ("10.99.1.2", 1024, "198.18.0.1", 45490)

@@ -24,6 +24,8 @@ from typing import Callable, List, Tuple
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]*")
 
+_SCRATCH = ".unpack-"
+
 UNIT = "btfleet-conntracker.service"
 
 
@@ -163,7 +165,10 @@ def unpack(layout: Layout, archive: bytes, name: str) -> None:
     folder.
     """
     os.makedirs(layout.releases, mode=0o755, exist_ok=True)
-    scratch = tempfile.mkdtemp(dir=layout.releases, prefix=".unpack-")
+    for left in os.listdir(layout.releases):
+        if left.startswith(_SCRATCH):  # of an unpacking that was killed
+            shutil.rmtree(layout.folder(left))
+    scratch = tempfile.mkdtemp(dir=layout.releases, prefix=_SCRATCH)
     try:
         try:
             with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as packed:
@@ -211,7 +216,9 @@ def _write_member(packed: tarfile.TarFile, member: tarfile.TarInfo, folder: str)
 
 
 def link_atomically(target: str, link: str) -> None:
-    """Makes or redirects a link in one step."""
+    """Makes or redirects a link in one step; raises ReleaseError if something else stands there."""
+    if os.path.lexists(link) and not os.path.islink(link):
+        raise ReleaseError(f"{link} is there and no link of ours: move it away")
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
     temporary = f"{link}.btfleet-new"
     if os.path.lexists(temporary):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What several unit tests need of the machine: bpf(2), bpftool, and entries as the object writes them."""
+"""What several unit tests need of the machine: bpf(2), bpftool, and entries of flows."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Iterator, TypeVar
 
 from .libc import CLONE_NEWNET, setns
@@ -65,6 +64,8 @@ def run_inside(path: str, function: Callable[[], Result]) -> Result:
 
     Raises what `function` raises, and OSError if the namespace cannot be entered.
     """
+    # Only a load comes here, and a look-up has no time for this import
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     def body() -> Result:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

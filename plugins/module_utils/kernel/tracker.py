@@ -210,14 +210,21 @@ class Tracker:
                     }
                 )
             )
-            self._prepare_maps(obj, spec, before, stack)
+            others = self._prepare_maps(obj, spec, before, stack)
             links = _attach(obj, entry, facts)
             last_pass = self._take_in(obj, facts, portid, before)
+            if CLOSED in others:
+                # Not earlier: a flow deleted before the take-in may be in the old map alone
+                seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED))
             record = _make_record(spec, verdict, facts, obj, entry, links, last_pass)
             record_fd = stack.enter_context(bpf.closing(_record_map(record)))
             maps = {name: obj.map_fd(name) for name in _MAPS}
             self.pins.replace({**links, **maps, RECORD: record_fd})
             obj.keep()
+            if CLOSED in others:
+                # And once more: until it was gone, the old delete program moved flows there too
+                self._wait_gone([*_numbers(before.record or {}, "links").values()], Loaded(record))
+                seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED))
         after = self.read()
         if after.fingerprint != spec.fingerprint or after.drift:
             raise LoaderError(
@@ -227,8 +234,13 @@ class Tracker:
         self._wait_gone([*_numbers(before.record or {}, "links").values()], after)
         return Outcome(True, record, verdict)
 
-    def _prepare_maps(self, obj: BpfObject, spec: Spec, before: Loaded, stack: ExitStack) -> None:
-        """Loads the object on the maps so far; where one has another size, on a copy of it."""
+    def _prepare_maps(
+        self, obj: BpfObject, spec: Spec, before: Loaded, stack: ExitStack
+    ) -> dict[str, int]:
+        """Loads the object on the maps so far; where one has another size, on a new one.
+
+        Returns the maps of another size. The live flows are copied, the closed ones are not yet.
+        """
         obj.set_max_entries(LIVE, spec.max_entries)
         obj.set_max_entries(CLOSED, spec.closed_entries)
         others = {}
@@ -239,8 +251,9 @@ class Tracker:
             elif name != COUNTERS_MAP:
                 others[name] = fd
         obj.load()
-        for name, fd in others.items():
-            seed.copy_entries(fd, obj.map_fd(name))
+        if LIVE in others:
+            seed.copy_entries(others[LIVE], obj.map_fd(LIVE))
+        return others
 
     def _old_maps(self, before: Loaded) -> dict[str, int]:
         """Descriptors of the maps of the tracker so far, from pins, else by the record's ids."""

@@ -73,7 +73,7 @@ def test_a_namespace_by_number_or_by_name(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("text", ["red", "", "-1", "²", "4026531840 "])
 def test_a_namespace_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(netns, "names", lambda: {4026532000: "blue"})
-    with pytest.raises(TrackerError, match="^no network namespace .*: give an inode number, or a"):
+    with pytest.raises(TrackerError, match=r"^no network namespace .*: give an inode number, or a"):
         conntrack_command.netns_number(text)
 
 
@@ -117,7 +117,7 @@ def test_a_closed_flow_says_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_columns_are_straight() -> None:
-    rows = [("A", "LONG HEAD", "C"), ("aaaa", "b", "c"), ("a", "b", "")]
+    rows: list[tuple[str, ...]] = [("A", "LONG HEAD", "C"), ("aaaa", "b", "c"), ("a", "b", "")]
     assert list(conntrack_command.aligned(rows)) == [
         "A     LONG HEAD  C",
         "aaaa  b          c",

@@ -35,8 +35,10 @@ def test_all_is_well() -> None:
     assert describe(status, 1000 + 7200) == [
         f"btfleet {__version__}",
         "tracker   as loaded: tier core/kprobe, pinned, BTF from kernel, for 2 h",
-        f"spec      {SPEC.fingerprint[:12]} tcpv6_enabled true, udpv6_enabled false, "
-        "max_entries 131072, closed_entries 65536",
+        (
+            f"spec      {SPEC.fingerprint[:12]} tcpv6_enabled true, udpv6_enabled false, "
+            "max_entries 131072, closed_entries 65536"
+        ),
         "map       conntrack_live: 30 of 2000 entries (1.5 %)",
         "counters  inserted 15, live_full 2",
     ]

@@ -133,7 +133,8 @@ def test_key_by_key_gives_the_same() -> None:
 
 
 def test_a_kernel_without_batches_is_read_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(reader: object, first: bool) -> tuple[bytes, bytes, bool]:
+    def refuse(_reader: object, first: bool) -> tuple[bytes, bytes, bool]:
+        assert first
         raise OSError(bpf.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(bpf._BatchReader, "read", refuse)
@@ -249,5 +250,5 @@ def test_a_program_is_described_as_bpftool_does() -> None:
 
 
 def test_a_program_that_is_none_is_refused() -> None:
-    with pytest.raises(OSError, match="Invalid argument|Permission denied"):
+    with pytest.raises(OSError, match=r"Invalid argument|Permission denied"):
         os.close(bpf.prog_load(bpf.PROG_TYPE_KPROBE, bpf.EXIT))  # r0 is not set

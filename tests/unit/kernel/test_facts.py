@@ -43,7 +43,7 @@ def test_the_lockdown_mode_is_the_one_in_brackets(text: str | None, mode: str | 
 def test_only_confidentiality_forbids_reading(
     monkeypatch: pytest.MonkeyPatch, text: str | None, value: str
 ) -> None:
-    monkeypatch.setattr(facts, "_read", lambda path: text)
+    monkeypatch.setattr(facts, "_read", lambda _path: text)
     monkeypatch.setattr(facts, "_lockdown_by_private_mount", lambda: None)
     probes: dict[str, facts.Probe] = {}
     facts._lockdown(probes)
@@ -152,8 +152,8 @@ def test_the_state_of_a_module(
 ) -> None:
     texts = {"modules.builtin": builtin, "modules.dep": dep}
     monkeypatch.setattr(facts, "_read", lambda path: texts[os.path.basename(path)])
-    monkeypatch.setattr("os.path.isdir", lambda path: folder)
-    monkeypatch.setattr("os.path.exists", lambda path: initstate)
+    monkeypatch.setattr("os.path.isdir", lambda _path: folder)
+    monkeypatch.setattr("os.path.exists", lambda _path: initstate)
     assert facts.module_state("nf_conntrack") == state
 
 
@@ -200,7 +200,7 @@ def test_kallsyms_that_cannot_be_read_leave_every_symbol_open(
 def test_privileges_are_the_effective_capabilities(
     monkeypatch: pytest.MonkeyPatch, mask: str, value: str, names: str
 ) -> None:
-    monkeypatch.setattr(facts, "_read", lambda path: f"Name:\tx\nCapEff:\t{mask}\nCapBnd:\t0")
+    monkeypatch.setattr(facts, "_read", lambda _path: f"Name:\tx\nCapEff:\t{mask}\nCapBnd:\t0")
     probes: dict[str, facts.Probe] = {}
     facts._privileges(probes)
     assert probes["privileges"].value == value

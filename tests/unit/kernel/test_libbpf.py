@@ -27,14 +27,16 @@ needs_btf = pytest.mark.skipif(
 # Captured: libbpf 1.1.2, kernel 6.18, the object with `r0 = *(u64 *)(r2 + 0)` put into it
 REFUSED = [
     "libbpf: prog 'kprobe_delete': BPF program load failed: Permission denied",
-    "libbpf: prog 'kprobe_delete': -- BEGIN PROG LOAD LOG --\n"
-    "0: R1=ctx() R10=fp0\n"
-    ";  @ conntrack.bpf.c:369\n"
-    "0: (79) r0 = *(u64 *)(r2 +0)\n"
-    "R2 !read_ok\n"
-    "processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 "
-    "mark_read 0\n"
-    "-- END PROG LOAD LOG --",
+    (
+        "libbpf: prog 'kprobe_delete': -- BEGIN PROG LOAD LOG --\n"
+        "0: R1=ctx() R10=fp0\n"
+        ";  @ conntrack.bpf.c:369\n"
+        "0: (79) r0 = *(u64 *)(r2 +0)\n"
+        "R2 !read_ok\n"
+        "processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 "
+        "mark_read 0\n"
+        "-- END PROG LOAD LOG --"
+    ),
     "libbpf: prog 'kprobe_delete': failed to load: -13",
     "libbpf: failed to load object 'conntrack'",
 ]
@@ -236,7 +238,7 @@ def test_a_load_has_the_sizes_and_constants_that_were_asked_for(
         value = bpf.map_lookup(fd, bytes(4), bpf.map_info(fd).value_size)
         assert (value or b"")[: len(rodata)] == rodata
         assert obj.program_fd("kprobe_insert") > 0
-        with pytest.raises(OSError, match="Invalid argument|No such file|Bad file"):
+        with pytest.raises(OSError, match=r"Invalid argument|No such file|Bad file"):
             obj.program_fd("fentry_insert")
 
 

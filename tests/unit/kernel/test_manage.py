@@ -106,7 +106,7 @@ def test_install_writes_object_and_spec(tracker: Tracker, spec: Spec, own_object
     assert counted(tracker) == []
 
 
-def test_another_install_drops_the_former_object(tracker: Tracker, spec: Spec) -> None:
+def test_another_install_drops_the_former_object(tracker: Tracker) -> None:
     tracker.store.write_object(b"former")
     tracker.store.write_object(b"other")
     digest = hashlib.sha256(b"former").hexdigest()

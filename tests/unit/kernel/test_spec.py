@@ -71,7 +71,7 @@ def test_a_digest_that_is_none_is_refused(value: object) -> None:
 
 
 def test_a_missing_digest_is_refused() -> None:
-    with pytest.raises(InvalidSpec, match="^object_sha256 is missing, needed: 64 lower-case"):
+    with pytest.raises(InvalidSpec, match=r"^object_sha256 is missing, needed: 64 lower-case"):
         Spec.from_dict({})
 
 

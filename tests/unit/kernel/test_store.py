@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import store as store_module
 from btfleet.kernel.errors import AssetReadError, InvalidSpec
 from btfleet.kernel.spec import Spec
 from btfleet.kernel.store import Store, read_object_file, write_atomically
@@ -44,7 +43,7 @@ def test_a_write_that_fails_leaves_the_old_content_alone(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.os, call, fail)
+        patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="No space left"):
             write_atomically(str(path), b"new")
     assert path.read_bytes() == b"old"

@@ -142,9 +142,7 @@ def test_protocol_names_are_those_of_the_system() -> None:
 
 @pytest.mark.parametrize("text", ["", "256", "-1", "tcpp", "6.0", "²", "٣", " 6", "99999999999"])
 def test_a_protocol_that_is_none(text: str) -> None:
-    with pytest.raises(
-        TrackerError, match=r"^protocol is .*, needed: icmp, tcp, udp, .* below 256"
-    ):
+    with pytest.raises(TrackerError, match=r"^protocol is .*, needed: icmp, .* below 256"):
         table.protocol_number(text)
 
 
@@ -192,11 +190,9 @@ def test_a_flow_is_found_by_each_address_however_it_is_written(wanted: Wanted, e
         assert Filter.parse(address=ipaddress.IPv6Address(address).exploded).matches(flow)
 
 
-@pytest.mark.parametrize(
-    "address", ["", "10.0.0", "10.0.0.256", "host", "fd00::2::1", "10.0.0.2/8"]
-)
+@pytest.mark.parametrize("address", ["", "10.0.0", "10.0.0.256", "host", "fd00::2::1", "1.2.3.4/8"])
 def test_a_filter_of_what_is_no_address(address: str) -> None:
-    with pytest.raises(TrackerError, match="^address is .*, needed: an IPv4 or IPv6 address"):
+    with pytest.raises(TrackerError, match=r"^address is .*, needed: an IPv4 or IPv6 address"):
         Filter.parse(address=address)
 
 

@@ -120,7 +120,7 @@ def test_the_plugins_own_arguments_are_not_the_users(files: Path, name: str) -> 
 def test_a_collection_without_objects_says_how_to_make_them(files: Path) -> None:
     for path in files.iterdir():
         path.unlink()
-    with pytest.raises(AnsibleActionFail, match="the collection has no object in .*make object"):
+    with pytest.raises(AnsibleActionFail, match=r"the collection has no object in .*make object"):
         action(conntrack_object, Host(), {}, files).run(task_vars={})
 
 
@@ -162,7 +162,7 @@ def test_a_removal_needs_no_archive(files: Path) -> None:
 
 
 def test_an_archive_of_another_name_has_no_version(files: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match="is not named btfleet-<version>.tar.gz"):
+    with pytest.raises(AnsibleActionFail, match=r"is not named btfleet-<version>\.tar\.gz"):
         action(release, Host(), {"src": "notes.txt"}, files).run(task_vars={})
 
 

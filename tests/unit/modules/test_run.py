@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release as release_utils
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import bpf
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
 
 from tests.unit.kernel_access import (
     MASQUERADED,
     MASQUERADED_V6,
-    bpf,
     bpffs_at,
     needs_bpf,
     tracker_map,
@@ -39,9 +39,9 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
         module = importlib.import_module(
             f"ansible_collections.btfleet.conntrack.plugins.modules.{name}"
         )
-        with patch_module_args({**arguments, "_ansible_check_mode": _check}):
-            with pytest.raises(SystemExit):
-                module.main()
+        given = patch_module_args({**arguments, "_ansible_check_mode": _check})
+        with given, pytest.raises(SystemExit):
+            module.main()
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         if result.get("failed"):
             assert len(result["msg"].splitlines()) == 1

@@ -65,7 +65,9 @@ def test_a_release_is_unpacked(layout: Layout) -> None:
 
 def test_modes_are_those_of_programs_and_files_and_no_others(layout: Layout) -> None:
     """Never a set-user-id bit or a file that anybody may write."""
-    members = [(name, content, {"mode": 0o7777}) for name, content, _attributes in GOOD[:1]]
+    members: list[Member] = [
+        (name, content, {"mode": 0o7777}) for name, content, _attributes in GOOD[:1]
+    ]
     members += [(name, content, {"mode": 0o666}) for name, content, _attributes in GOOD[1:]]
     release.unpack(layout, archive(members), "1-abc")
     folder = Path(layout.folder("1-abc"))
@@ -196,3 +198,20 @@ def test_the_built_release_is_accepted(layout: Layout, checkout: Path) -> None:
     )
     assert done.stdout.startswith("btfleet ")
     assert os.path.exists(release.packed_unit(layout, "1-abc"))
+
+
+def test_what_a_killed_unpacking_left_is_cleared_away(tmp_path: Path) -> None:
+    layout = release.Layout(root=str(tmp_path))
+    left = tmp_path / "releases" / ".unpack-abc"
+    left.mkdir(parents=True)
+    with pytest.raises(ReleaseError):
+        release.unpack(layout, b"", "1.0-0")
+    assert not left.exists()
+
+
+def test_a_foreign_file_in_the_place_of_a_link_is_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "btfleet"
+    foreign.write_text("somebody's")
+    with pytest.raises(ReleaseError, match="is there and no link of ours: move it away"):
+        release.link_atomically("target", str(foreign))
+    assert foreign.read_text() == "somebody's"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes new connections with as little of its own work as Python can do with.
+
+UDP: sendmmsg(2), one packet a flow, each to another port: many flows a system call, no socket of
+their own. TCP: connect, then both ends close.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+
+from benchmarks.in_guest import masquerade, timing
+
+A_CALL = 512
+PORTS = 60000
+TCP_PORT = 8080
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# struct mmsghdr: name, namelen, iov, iovlen, control, controllen, flags, len
+_MESSAGE = struct.Struct("=QI4xQQQQi4xI4x")
+
+
+def udp(flows: int) -> float:
+    """Seconds for that many new flows; the packets are made before the clock starts."""
+    payload = ctypes.create_string_buffer(b"btfleet", 8)
+    vector = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(payload), 8))
+    targets = ctypes.create_string_buffer(16 * flows)
+    messages = ctypes.create_string_buffer(_MESSAGE.size * flows)
+    for number in range(flows):
+        target = struct.pack(
+            "=H2sI8x",
+            socket.AF_INET,
+            struct.pack(">H", 1 + number % PORTS),
+            socket.htonl(0xC6120001 + number // PORTS),
+        )
+        ctypes.memmove(ctypes.addressof(targets) + 16 * number, target, 16)
+        message = _MESSAGE.pack(
+            *(ctypes.addressof(targets) + 16 * number, 16, ctypes.addressof(vector), 1),
+            *(0, 0, 0, 0),
+        )
+        ctypes.memmove(
+            ctypes.addressof(messages) + _MESSAGE.size * number, message, _MESSAGE.size
+        )
+    with (
+        masquerade.inside(masquerade.CLIENT),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+
+        def send() -> None:
+            sent = 0
+            while sent < flows:
+                start = ctypes.c_void_p(ctypes.addressof(messages) + _MESSAGE.size * sent)
+                count = min(A_CALL, flows - sent)
+                done = _libc.sendmmsg(sock.fileno(), start, ctypes.c_uint(count), 0)
+                if done < 0:
+                    errno = ctypes.get_errno()
+                    raise OSError(errno, os.strerror(errno))
+                sent += done
+
+        return timing.seconds(send)
+
+
+@contextlib.contextmanager
+def tcp_server() -> Iterator[None]:
+    """Accepts and closes, until told to stop."""
+    with masquerade.inside(masquerade.SERVER):
+        listener = socket.create_server((masquerade.SERVER_ADDRESS, TCP_PORT), backlog=1024)
+    child = os.fork()
+    if child == 0:
+        while True:
+            listener.accept()[0].close()
+    listener.close()
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def tcp(connections: int) -> float:
+    """Seconds for that many connections, one after the other."""
+
+    def connect() -> None:
+        for _ in range(connections):
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                sock.connect((masquerade.SERVER_ADDRESS, TCP_PORT))
+                sock.recv(1)
+
+    with masquerade.inside(masquerade.CLIENT):
+        return timing.seconds(connect)
