@@ -44,9 +44,7 @@ def udp(flows: int) -> float:
             *(ctypes.addressof(targets) + 16 * number, 16, ctypes.addressof(vector), 1),
             *(0, 0, 0, 0),
         )
-        ctypes.memmove(
-            ctypes.addressof(messages) + _MESSAGE.size * number, message, _MESSAGE.size
-        )
+        ctypes.memmove(ctypes.addressof(messages) + _MESSAGE.size * number, message, _MESSAGE.size)
     with (
         masquerade.inside(masquerade.CLIENT),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,

@@ -20,7 +20,7 @@ from benchmarks.in_guest import (
     translated_flows,
 )
 
-EVENTS_FILE = Path("/var/tmp/btfleet-bench-events")
+EVENTS_FILE = Path("/root/btfleet-bench/events")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from benchmarks.in_guest import tiers, timing, translated_flows
 
 DUMP = ("btfleet", "conntrack", "dump", "--json")
 LIST = ("conntrack", "-L")
-FILE = "/var/tmp/btfleet-bench-dump"
+FILE = "/root/btfleet-bench/dump"
 
 
 def check(flows: int) -> None:

@@ -39,9 +39,7 @@ def measure(rounds: int, flows: int) -> timing.Series:
         {
             "lookup command": timing.command([*ours, "--protocol", "udp"]),
             "lookup call": calls,
-            "conntrack -G": timing.command(
-                ["conntrack", "-G", *translated_flows.FIRST_AS_OPTIONS]
-            ),
+            "conntrack -G": timing.command(["conntrack", "-G", *translated_flows.FIRST_AS_OPTIONS]),
             "python3 -IS": timing.command(["python3", "-IS", "-c", "pass"]),
         },
     )

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 from btfleet.kernel.spec import Spec
 from btfleet.kernel.store import Store
 from btfleet.kernel.tracker import Tracker
 
+SPEC_FILE = Path("/run/btfleet-bench.json")
 KPROBE, FENTRY = "core/kprobe", "core/fentry"
 
 
@@ -21,14 +24,20 @@ def installed_spec() -> Spec:
 
 
 def load(tier: str | None = None, **settings: object) -> None:
-    """Brings the installed spec, with these settings, into the kernel.
+    """Brings the installed spec, with these settings, into the kernel, as the boot unit does.
 
     A guest of the lab may run fentry where detaching could deadlock it.
     """
     wanted: dict[str, object] = dict(settings)
     if tier:
         wanted |= {"tiers": (tier,), "allow_fentry_deadlock": tier == FENTRY}
-    Tracker().load(replace(installed_spec(), **wanted))  # type: ignore[arg-type]
+    spec = replace(installed_spec(), **wanted)  # type: ignore[arg-type]
+    SPEC_FILE.write_text(spec.to_json())
+    done = subprocess.run(
+        ["btfleet", "load", "--spec", str(SPEC_FILE)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip())
 
 
 def unload() -> None:

@@ -147,13 +147,18 @@ def _remove_stale(live_fd: int, start_ns: int, last: int, visited: set[int]) -> 
     return removed
 
 
-def copy_entries(from_fd: int, to_fd: int) -> int:
-    """Copies what fits from one map to another of the same shape; entries there are kept."""
+def copy_entries(from_fd: int, to_fd: int, since_ns: int = 0) -> int:
+    """Copies what fits from one map to another of the same shape; entries there are kept.
+
+    With `since_ns`, only flows that were closed then or later.
+    """
     copied = 0
     for keys, values in bpf.map_batches(from_fd, bpf.map_info(from_fd)):
         for index in range(len(keys) // KEY.size):
             key = keys[index * KEY.size : (index + 1) * KEY.size]
             value = values[index * VALUE.size : (index + 1) * VALUE.size]
+            if VALUE.unpack(value)[2] < since_ns:
+                continue
             try:
                 bpf.map_update(to_fd, key, value, bpf.NOEXIST)
             except FileExistsError:

@@ -213,6 +213,7 @@ class Tracker:
             others = self._prepare_maps(obj, spec, before, stack)
             links = _attach(obj, entry, facts)
             last_pass = self._take_in(obj, facts, portid, before)
+            copied_ns = time.monotonic_ns()
             if CLOSED in others:
                 # Not earlier: a flow deleted before the take-in may be in the old map alone
                 seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED))
@@ -224,7 +225,7 @@ class Tracker:
             if CLOSED in others:
                 # And once more: until it was gone, the old delete program moved flows there too
                 self._wait_gone([*_numbers(before.record or {}, "links").values()], Loaded(record))
-                seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED))
+                seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED), copied_ns)
         after = self.read()
         if after.fingerprint != spec.fingerprint or after.drift:
             raise LoaderError(

@@ -99,6 +99,16 @@ def check_after_kill(old: dict[str, Any], new: dict[str, Any]) -> None:
             raise GuestError(f"after a kill no {role} program is attached")
 
 
+def check_repaired(wanted: dict[str, Any]) -> None:
+    """One load, without any help, has led to a whole set of the wanted spec."""
+    said = status()
+    if not said["healthy"] or said["record"]["spec"] != wanted:
+        raise GuestError(f"a load after a kill left {said['drift'] or said['record']['spec']}")
+    left = [name for name in _pins() if name.startswith(NEW)]
+    if left:
+        raise GuestError(f"a load after a kill left the pins {', '.join(left)}")
+
+
 def work(times: int, seed: int) -> dict[str, object]:
     """The counted outcomes."""
     chance = random.Random(seed)  # noqa: S311
@@ -119,7 +129,8 @@ def work(times: int, seed: int) -> dict[str, object]:
             outcomes[kill_one(paths[to], delay, chance.uniform(0.0, 0.02))] += 1
             check_after_kill(both[1 - to], both[to])
             run("btfleet", "load", "--spec", str(paths[to]))
-            kernel_view.verify(both[to])
+            check_repaired(both[to])
+        kernel_view.verify(both[(times - 1) % 2])
         run("btfleet", "load")
     return {"kills": dict(outcomes), "seed": seed, "seconds_of_a_load": round(whole, 2)}
 
