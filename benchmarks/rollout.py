@@ -43,7 +43,7 @@ def measure(guest: Guest, folder: Path, rounds: int) -> Series:
         "pings": lambda: guest.playbook(peer),
     }
     found: Series = {"module runs": [runs], **{name: [] for name in actions}}
-    for _ in range(rounds):
+    for _round in range(rounds):
         for name, action in actions.items():
             started = time.monotonic()
             action()

@@ -189,15 +189,14 @@ static __always_inline int write_direction(const struct conntrack_key *key,
 }
 
 /* Both directions or none. */
-static __noinline int write_flow(const struct flow *flow, struct conntrack_value *value,
-				 __u64 map_flags)
+static __noinline int write_flow(const struct flow *flow, struct conntrack_value *value)
 {
 	int err;
 
-	err = write_direction(&flow->orig, &flow->reply, value, CONNTRACK_ORIG, map_flags);
+	err = write_direction(&flow->orig, &flow->reply, value, CONNTRACK_ORIG, BPF_ANY);
 	if (err)
 		return err;
-	err = write_direction(&flow->reply, &flow->orig, value, 0, map_flags);
+	err = write_direction(&flow->reply, &flow->orig, value, 0, BPF_ANY);
 	if (err)
 		bpf_map_delete_elem(&conntrack_live, &flow->orig);
 	return err;
@@ -232,7 +231,7 @@ static __noinline int on_insert(const struct nf_conn *ct)
 	}
 	value.ct = (__u64)ct;
 	value.created_ns = bpf_ktime_get_ns();
-	err = write_flow(&flow, &value, BPF_ANY);
+	err = write_flow(&flow, &value);
 	if (err)
 		count_failed_write(err);
 	else
@@ -293,24 +292,37 @@ static __noinline int on_delete(const struct nf_conn *ct)
 	return 0;
 }
 
-static __always_inline void mark_seen(const struct conntrack_key *key, __u64 ct)
-{
-	struct conntrack_value *found = bpf_map_lookup_elem(&conntrack_live, key);
+#define ALREADY_THERE 1
 
-	if (found && found->ct == ct)
-		found->generation = seed_generation;
+/* Written if it is not there, marked as seen if it is; a negative number where it is another's. */
+static __always_inline int seed_direction(const struct conntrack_key *key,
+					  const struct conntrack_key *other,
+					  struct conntrack_value *value, __u8 direction)
+{
+	struct conntrack_value *found;
+	int err;
+
+	err = write_direction(key, other, value, direction, BPF_NOEXIST);
+	if (err != -EEXIST)
+		return err;
+	found = bpf_map_lookup_elem(&conntrack_live, key);
+	if (!found || found->ct != value->ct)
+		return err;
+	found->generation = seed_generation;
+	return ALREADY_THERE;
 }
 
 /*
  * Takes in a flow that the loader's own dump comes by. A flow may be deleted between the delete
  * program's run and the writes here, and would then stay for ever: so the loader makes two passes,
- * and removes what is older than both and was not come by in the second.
+ * and removes what is older than both and was not come by in the second. A flow may also be there
+ * by half, where the loader copied the live map while it was written.
  */
 static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
-	int err;
+	int orig, reply;
 
 	if (portid != seed_portid)
 		return 0;
@@ -326,15 +338,14 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 	value.ct = (__u64)ct;
 	value.flags = CONNTRACK_SEEDED;
 	value.generation = seed_generation;
-	err = write_flow(&flow, &value, BPF_NOEXIST);
-	if (err == -EEXIST) {
-		mark_seen(&flow.orig, (__u64)ct);
-		mark_seen(&flow.reply, (__u64)ct);
-	} else if (err) {
-		count_failed_write(err);
-	} else {
+	orig = seed_direction(&flow.orig, &flow.reply, &value, CONNTRACK_ORIG);
+	reply = orig < 0 ? orig : seed_direction(&flow.reply, &flow.orig, &value, 0);
+	if (orig >= 0 && reply < 0)
+		bpf_map_delete_elem(&conntrack_live, &flow.orig);
+	if (reply < 0 && reply != -EEXIST)
+		count_failed_write(reply);
+	if (reply >= 0 && (orig != ALREADY_THERE || reply != ALREADY_THERE))
 		count(COUNTER_SEEDED);
-	}
 	return 0;
 }
 

@@ -85,7 +85,7 @@ def tcp(connections: int) -> float:
     """Seconds for that many connections, one after the other."""
 
     def connect() -> None:
-        for _ in range(connections):
+        for _connection in range(connections):
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
                 sock.connect((masquerade.SERVER_ADDRESS, TCP_PORT))
                 sock.recv(1)

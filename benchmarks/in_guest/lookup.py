@@ -22,7 +22,7 @@ def calls() -> float:
         raise RuntimeError("the flow that is looked up is not there")
 
     def many() -> None:
-        for _ in range(CALLS):
+        for _call in range(CALLS):
             table.lookup(maps, key)
 
     return timing.seconds(many) / CALLS

@@ -18,7 +18,7 @@ def in_turns(rounds: int, actions: Mapping[str, Callable[[], float]]) -> Series:
     for action in actions.values():
         action()
     found: Series = {name: [] for name in actions}
-    for _ in range(rounds):
+    for _round in range(rounds):
         for name, action in actions.items():
             found[name].append(action())
     return found

@@ -58,6 +58,11 @@ def add(counts: list[dict[str, object]], tagged: dict[str, str], now: int) -> No
     counts.append({**tagged, "count": 1, "last": now})
 
 
+def _is_count(value: object) -> bool:
+    # JSON's true and false are no counts, though Python takes them for numbers
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def read(store: Store) -> list[dict[str, object]]:
     """All rows: the tags, `count` and `last` (Unix seconds); none if nothing was counted."""
     try:
@@ -67,7 +72,7 @@ def read(store: Store) -> list[dict[str, object]]:
         return []
     if not isinstance(rows, list):
         return []
-    return [row for row in rows if isinstance(row, dict) and type(row.get("count")) is int]
+    return [row for row in rows if isinstance(row, dict) and _is_count(row.get("count"))]
 
 
 def count(store: Store, asset: str, result: str) -> None:

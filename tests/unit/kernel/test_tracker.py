@@ -71,7 +71,7 @@ class Host:
         record = tracker_module._record_map(self.record)
         stack.callback(os.close, record)
         tracker.pins.replace(
-            {**{name: fd for name, (fd, _) in links.items()}, **self.maps, "loaded": record}
+            {**{name: fd for name, (fd, _path) in links.items()}, **self.maps, "loaded": record}
         )
 
     def link(self) -> tuple[int, int]:
