@@ -70,7 +70,7 @@ build: object release ## the collection's tarball, in build/dist/
 setup: ## install the Debian packages that are missing
 	@tools/setup.sh
 
-venv: setup .venv/.ready agent/btfleet/kernel build/collections ## make .venv and the checkout's links
+venv: setup .venv/.ready agent/btfleet/kernel agent/btfleet/products build/collections build/protos.stamp ## make .venv and the checkout's links
 
 .venv/.ready: requirements/dev.txt tools/venv.sh
 	tools/venv.sh .venv 'python3.13 python3.12 python3.11' -r requirements/dev.txt
@@ -82,6 +82,15 @@ venv: setup .venv/.ready agent/btfleet/kernel build/collections ## make .venv an
 # The kernel library's second name. The wheel packs the same files there.
 agent/btfleet/kernel: | setup
 	@ln -sfn ../../plugins/module_utils/kernel $@
+
+# So do the products: what a config may say, which the publisher and the hosts check alike.
+agent/btfleet/products: | setup
+	@ln -sfn ../../plugins/module_utils/products $@
+
+PROTOS := $(wildcard protos/btfleet/*/v*/*.proto)
+build/protos.stamp: $(PROTOS) tools/protos.py .venv/.ready
+	$(PYTHON) tools/protos.py protos agent
+	@mkdir -p build && touch $@
 
 # The checkout as an installed collection; ansible.cfg names this folder.
 build/collections: | setup
@@ -95,10 +104,13 @@ lock: venv ## pin requirements/dev.in anew
 	tools/venv.sh build/lock $(PYTHON) -r requirements/dev.in
 	@{ echo '# requirements/dev.in locked; written by `make lock`, not by hand.'; build/lock/bin/pip freeze; } \
 		> requirements/dev.txt
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --no-header --output-file=requirements/agent.txt requirements/agent.in
 
 clean: ## remove what the build made; guests' cached images and .venv stay
-	rm -rf build/bpf build/collections build/core-* build/dist build/lock build/sanity build/wheel build/unit.log
-	rm -f $(FILES)/*.bpf.o $(FILES)/btfleet-*.tar.gz agent/btfleet/kernel
+	rm -rf build/bpf build/collections build/core-* build/dist build/lock build/sanity build/wheel build/unit.log build/protos.stamp
+	rm -f $(FILES)/*.bpf.o $(FILES)/btfleet-*.tar.gz agent/btfleet/kernel agent/btfleet/products
+	rm -rf agent/btfleet/config agent/btfleet/agent
 
 help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \

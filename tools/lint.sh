@@ -41,8 +41,8 @@ types() {
         *) paths+=("$top") ;;
         esac
     done < <(files '*.py' | tr '\0' '\n' | cut -d / -f 1 | sort -u)
-    # the kernel library's second name holds the same files
-    mypy --exclude '^agent/btfleet/kernel/' "${paths[@]}"
+    # second names of files that are checked already, and generated ones
+    mypy --exclude '^agent/btfleet/(kernel|products|config|agent)/' "${paths[@]}"
 }
 
 c_style() {
@@ -60,6 +60,7 @@ shell() {
 check 'ruff check' ruff check --quiet
 check 'ruff format' ruff format --check --quiet
 check 'mypy' types
+check 'protos' buf lint
 check 'yamllint' yamllint --strict .
 check 'ansible-lint' ansible-lint -q --nocolor
 check 'role specs' python tools/check_role_specs.py
