@@ -104,7 +104,7 @@ class Tracker:
         names = tuple(self.pins.names())
         if not names:
             return Loaded()
-        record = self._read_record()
+        record = self.read_record()
         if record is None:
             return Loaded(None, ("the record of what was loaded is missing or damaged",), names)
         drift = []
@@ -116,7 +116,11 @@ class Tracker:
         drift += [f"unknown pin {name}" for name in names if name not in known]
         return Loaded(record, tuple(drift), names)
 
-    def _read_record(self) -> dict[str, object] | None:
+    def read_record(self) -> dict[str, object] | None:
+        """The record alone, None if there is none or it is damaged.
+
+        It can be read by whoever may read maps. Raises PermissionError.
+        """
         fd = self.pins.open(RECORD, bpf.RDONLY)
         if fd is None:
             return None
