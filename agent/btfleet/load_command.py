@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`btfleet load`: what btfleet-conntracker.service runs at boot."""
+"""`btfleet load`: what the units run, at boot and when the poller agent asks for another spec."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import socket
+import sys
 from dataclasses import replace
 
-from btfleet.kernel.errors import InvalidSpec
+from btfleet.kernel import access
+from btfleet.kernel.effective_load import answer_request, read_base, settle
 from btfleet.kernel.tracker import Tracker
 
 
@@ -25,18 +27,25 @@ def notify(state: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Loads the spec, and says what is in force."""
+    """Loads the spec, with what remote config wants over it, and says what is in force.
+
+    A spec file that was named is loaded as it is.
+    """
     tracker = Tracker()
     if options.spec:
         tracker = replace(tracker, store=replace(tracker.store, spec_path=options.spec))
-    spec = tracker.store.read_spec()
-    if spec is None:
-        raise InvalidSpec(
-            f"{tracker.store.spec_path} is missing: install the object first "
-            "(module btfleet.conntrack.conntrack_object)"
-        )
-    outcome = tracker.load(spec)
+        outcome = tracker.load(read_base(tracker.store))
+        access.grant(tracker.folder, access.group_id())
+    else:
+        outcome, effective = settle(tracker, answer_request)
+        if effective.reason is not None:
+            print(
+                f"btfleet: what remote config wants is not in force ({effective.reason}): "
+                "the base is",
+                file=sys.stderr,
+            )
     what = "loaded" if outcome.changed else "already in force:"
-    print(f"{what} spec {spec.fingerprint[:12]}, tier {outcome.record['tier']}")
-    notify(f"READY=1\nSTATUS=spec {spec.fingerprint[:12]}, tier {outcome.record['tier']}")
+    short = str(outcome.record["fingerprint"])[:12]
+    print(f"{what} spec {short}, tier {outcome.record['tier']}")
+    notify(f"READY=1\nSTATUS=spec {short}, tier {outcome.record['tier']}")
     return 0

@@ -86,6 +86,12 @@ record:
   description: What the loader recorded, with spec, fingerprint, tier, and ids. Null if not loaded.
   type: dict
   returned: success
+owners:
+  description:
+    - Who decided each setting of the spec in force, V(base) (deployed by Ansible) or the path of a
+      config of remote config. Null where neither has this value.
+  type: dict
+  returned: success
 counters:
   description: Counters of the programs, summed over all CPUs.
   type: dict

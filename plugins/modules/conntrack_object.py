@@ -13,6 +13,8 @@ description:
   - Brings a host to a spec, that is an object file, pinned by its digest, and settings.
   - A spec that is in force already is left alone. Another spec replaces the programs without a gap
     and keeps the entries. Whatever is refused, the tracker that ran before keeps running.
+  - Where remote config may override settings (O(remote_config_keys)), what it wants stays in force
+    over the spec. If that cannot be loaded, the spec as it stands here is.
   - Needs nothing on the host but python3 and libbpf (iproute2 brings it), so it works ad hoc too.
 author:
   - btfleet contributors (@btfleet)
@@ -69,6 +71,14 @@ options:
   btf_path:
     description: A BTF file on the host to use in place of the kernel's own types.
     type: path
+  remote_config_keys:
+    description:
+      - The settings that remote config may override on this host, as C(PRODUCT.key), for example
+        V(CONNTRACK.udpv6_enabled). An empty list allows none. It is written to
+        C(/etc/btfleet/remote.json).
+      - Without this option that file stays as it is.
+    type: list
+    elements: str
   _objects:
     description: Set by the action plugin. Digest of the object for each architecture.
     type: dict
@@ -88,7 +98,7 @@ seealso:
 notes:
   - Has to run as root.
   - The spec file is C(/etc/btfleet/spec.json), object files lie in C(/var/lib/btfleet/objects),
-    pins in C(/sys/fs/bpf/btfleet).
+    pins in C(/sys/fs/bpf/btfleet). The group C(btfleet), if there is one, may read the maps.
 """
 
 EXAMPLES = r"""
@@ -101,6 +111,13 @@ EXAMPLES = r"""
     state: loaded
     udpv6_enabled: false
     max_entries: 1048576
+
+- name: Load, and let remote config decide about IPv6
+  btfleet.conntrack.conntrack_object:
+    state: loaded
+    remote_config_keys:
+      - CONNTRACK.tcpv6_enabled
+      - CONNTRACK.udpv6_enabled
 
 - name: Load an object of one's own, pinned
   btfleet.conntrack.conntrack_object:
@@ -119,12 +136,25 @@ state:
   type: str
   returned: success
 fingerprint:
-  description: SHA-256 of the spec's settings.
+  description: SHA-256 of the settings that are to be in force, remote config included.
   type: str
   returned: for O(state=installed) and O(state=loaded)
 spec:
-  description: The spec, with the digest of the object.
+  description: The spec as it was given here, with the digest of the object.
   type: dict
+  returned: for O(state=installed) and O(state=loaded)
+effective:
+  description: The spec that is to be in force, remote config included.
+  type: dict
+  returned: for O(state=installed) and O(state=loaded)
+owners:
+  description: Who decided each setting, V(base) (this module) or the path of a config.
+  type: dict
+  returned: for O(state=installed) and O(state=loaded)
+  sample: {tcpv6_enabled: base, udpv6_enabled: btfleet/1/CONNTRACK/edge/no-udp6}
+remote_config_refused:
+  description: Why what remote config wants is not in force, null if it is or nothing is wanted.
+  type: str
   returned: for O(state=installed) and O(state=loaded)
 tracker:
   description:
@@ -150,7 +180,7 @@ arch:
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import manage
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import manage, remote
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import (
     chosen_digest,
@@ -177,7 +207,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
     params = module.params
     tracker = Tracker()
     wanted = params["state"]
-    spec, content = None, None
+    wish, content = None, None
     if wanted in ("installed", "loaded"):
         path = params["_object"] or (params["src"] if params["remote_src"] else None)
         if path:
@@ -186,29 +216,45 @@ def run(module: AnsibleModule) -> dict[str, object]:
         spec = Spec.from_dict(
             {"object_sha256": digest, **{name: params[name] for name in SETTINGS}}
         )
+        keys = params["remote_config_keys"]
+        if keys is not None:
+            keys = remote.check_keys(keys, "remote_config_keys")
+        wish = manage.Wish.of(tracker, spec, keys)
     before, loaded = manage.read(tracker)
-    after = manage.plan(before, wanted, spec)
+    after = manage.plan(before, wanted, wish)
     changed = before != after
     result = {
         "changed": changed,
         "state": wanted,
-        "drift": list(loaded.drift),
+        "drift": list(before.drift),
         "tracker": loaded.record,
         "diff": {"before": before.to_dict(), "after": after.to_dict()},
     }
-    if spec:
-        result.update(spec=spec.to_dict(), fingerprint=spec.fingerprint)
+    if wish:
+        result.update(in_force(wish.effective), spec=wish.spec.to_dict())
     if not changed:
         return result
-    if spec and content is None and not tracker.store.has_object(spec.object_sha256):
+    if wish and content is None and not tracker.store.has_object(wish.spec.object_sha256):
         return {"changed": False, "needs_object": True, "arch": platform.machine()}
     if module.check_mode:
-        if wanted == "loaded" and spec:
-            manage.check(tracker, spec, content)
+        if wanted == "loaded" and wish:
+            manage.check(tracker, wish, content)
         return result
-    manage.reach(tracker, wanted, spec, content)
+    reached = manage.reach(tracker, wanted, wish, content)
+    if reached:
+        result.update(in_force(reached))
     result["tracker"] = tracker.read().record
     return result
+
+
+def in_force(effective: remote.Effective) -> dict[str, object]:
+    """The part of the result that remote config has a say in."""
+    return {
+        "effective": effective.spec.to_dict(),
+        "fingerprint": effective.spec.fingerprint,
+        "owners": dict(effective.owners),
+        "remote_config_refused": effective.reason,
+    }
 
 
 def main() -> None:
@@ -235,6 +281,7 @@ def main() -> None:
             },
             "allow_fentry_deadlock": {"type": "bool", "default": False},
             "btf_path": {"type": "path"},
+            "remote_config_keys": {"type": "list", "elements": "str"},
             "_objects": {"type": "dict"},
             "_object": {"type": "path"},
         },

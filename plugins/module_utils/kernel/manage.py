@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from . import object_file, telemetry
+from . import access, effective_load, object_file, remote, telemetry
 from .errors import AssetReadError, InvalidSpec, TrackerError
+from .remote import Effective
 from .spec import Spec
 from .tracker import ASSET, Loaded, Tracker
 
@@ -21,6 +22,7 @@ class State:
 
     `spec_file` is None if there is none, `object_file` the digest of an undamaged object file
     for that spec. `loaded` is the spec in force. `drift` has what is not as it was loaded.
+    `remote_keys` are what remote config may override.
     """
 
     spec_file: dict[str, object] | None = None
@@ -28,6 +30,7 @@ class State:
     loaded: dict[str, object] | None = None
     drift: tuple[str, ...] = ()
     files: bool = False
+    remote_keys: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The form that a diff shows."""
@@ -35,22 +38,47 @@ class State:
             "drift": list(self.drift),
             "loaded": self.loaded,
             "object_file": self.object_file,
+            "remote_config_keys": list(self.remote_keys),
             "spec_file": self.spec_file,
         }
 
 
-def plan(now: State, wanted: str, spec: Spec | None) -> State:
-    """The state after `wanted` (one of STATES) is reached; `spec` is needed for the first two."""
+@dataclass(frozen=True)
+class Wish:
+    """What a host should be brought to. `spec` is the base, `effective` what has to be in force
+    with remote config over it. `remote_keys` None leaves remote.json as it is.
+    """
+
+    spec: Spec
+    effective: Effective
+    remote_keys: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, tracker: Tracker, spec: Spec, remote_keys: frozenset[str] | None = None) -> Wish:
+        """With what remote config wants on this host now."""
+        effective = effective_load.choose(tracker.store, spec, remote_keys)
+        return cls(spec, effective, remote_keys)
+
+
+def plan(now: State, wanted: str, wish: Wish | None) -> State:
+    """The state after `wanted` (one of STATES) is reached; a wish is needed for the first two."""
     if wanted == "absent":
         return State()
     if wanted == "unloaded":
-        return State(now.spec_file, now.object_file, None, (), now.files)
-    if spec is None:
+        return replace(now, loaded=None, drift=())
+    if wish is None:
         raise InvalidSpec(f"state {wanted} needs a spec")
-    settings = spec.to_dict()
+    keys = now.remote_keys if wish.remote_keys is None else tuple(sorted(wish.remote_keys))
+    installed = replace(
+        now,
+        spec_file=wish.spec.to_dict(),
+        object_file=wish.spec.object_sha256,
+        files=True,
+        remote_keys=keys,
+    )
     if wanted == "installed":
-        return State(settings, spec.object_sha256, now.loaded, now.drift, files=True)
-    return State(settings, spec.object_sha256, settings, (), files=True)
+        return installed
+    return replace(installed, loaded=wish.effective.spec.to_dict(), drift=())
 
 
 def read(tracker: Tracker) -> tuple[State, Loaded]:
@@ -62,32 +90,44 @@ def read(tracker: Tracker) -> tuple[State, Loaded]:
     loaded = tracker.read()
     record_spec = loaded.record["spec"] if loaded.record else None
     has_object = spec is not None and tracker.store.has_object(spec.object_sha256)
+    try:
+        remote_keys = tuple(sorted(remote.read_allowed(tracker.store)))
+    except InvalidSpec:
+        remote_keys = ("(damaged)",)
     return State(
         spec_file=spec.to_dict() if spec else None,
         object_file=spec.object_sha256 if spec and has_object else None,
         loaded=record_spec if isinstance(record_spec, dict) else None,
-        drift=loaded.drift,
+        drift=loaded.drift + access.describe(access.wrong(tracker.folder, access.group_id())),
         files=tracker.store.exists(),
+        remote_keys=remote_keys,
     ), loaded
 
 
-def reach(tracker: Tracker, wanted: str, spec: Spec | None, content: bytes | None) -> None:
-    """Does it. Raises a TrackerError, with spec file and tracker as they were.
+def reach(
+    tracker: Tracker, wanted: str, wish: Wish | None, content: bytes | None
+) -> Effective | None:
+    """Does it; returns what is in force, where it was loaded. Raises a TrackerError, with spec
+    file and tracker as they were.
 
     `content` is the object's bytes, where it is not in the store yet.
     """
     if wanted == "absent":
         tracker.unload()
         tracker.store.remove()
+        remote.forget_answer(tracker.store)
         tracker.forget_lock()
     elif wanted == "unloaded":
         tracker.unload()
-    elif spec is not None:
-        _install_and_load(tracker, wanted, spec, content)
+    elif wish is not None:
+        return _install_and_load(tracker, wanted, wish, content)
+    return None
 
 
-def _install_and_load(tracker: Tracker, wanted: str, spec: Spec, content: bytes | None) -> None:
-    store = tracker.store
+def _install_and_load(
+    tracker: Tracker, wanted: str, wish: Wish, content: bytes | None
+) -> Effective | None:
+    store, spec = tracker.store, wish.spec
     try:
         try:
             if content is not None:
@@ -100,11 +140,16 @@ def _install_and_load(tracker: Tracker, wanted: str, spec: Spec, content: bytes 
         except AssetReadError:
             telemetry.count(store, ASSET, "asset_read")
             raise
-        if wanted == "loaded":
-            # It counts its own result. The spec file follows: what boots next is what has been
-            # loaded once
-            tracker.load(spec)
+        if wish.remote_keys is not None:
+            remote.write_allowed(store, wish.remote_keys)
+        if wanted != "loaded":
+            store.write_spec(spec)
+            return None
+        # It counts its own result. The spec file follows: what boots next is what has been
+        # loaded once
+        effective_load.bring(tracker, spec)
         store.write_spec(spec)
+        return effective_load.settle(tracker, effective_load.bring).effective
     finally:
         _prune(tracker)
 
@@ -133,9 +178,9 @@ def checked_object(content: bytes, spec: Spec) -> object_file.ObjectFile:
     return parsed
 
 
-def check(tracker: Tracker, spec: Spec, content: bytes | None) -> None:
+def check(tracker: Tracker, wish: Wish, content: bytes | None) -> None:
     """Raises what `reach` would refuse before it touches the kernel; changes nothing."""
     if content is None:
-        content = tracker.store.read_object(spec.object_sha256)
-    checked_object(content, spec)
-    tracker.check(spec)
+        content = tracker.store.read_object(wish.spec.object_sha256)
+    checked_object(content, wish.spec)
+    tracker.check(wish.spec)

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from . import bpf, telemetry
+from . import bpf, remote, telemetry
+from .errors import InvalidSpec
 from .layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from .store import Store
 from .tracker import Tracker
 
 
 @dataclass(frozen=True)
 class Status:
-    """`maps` gives entries and max_entries a map; `load_results` see `telemetry`."""
+    """`maps` gives entries and max_entries a map; `load_results` see `telemetry`; `owners` has who
+    decided each setting of the spec in force (see `remote.owners_in_force`).
+    """
 
     record: dict[str, object] | None
     drift: tuple[str, ...] = ()
     maps: dict[str, dict[str, int]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     load_results: tuple[dict[str, object], ...] = ()
+    owners: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:
@@ -56,4 +61,16 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         maps=maps,
         counters=counters,
         load_results=tuple(telemetry.read(tracker.store)),
+        owners=_owners(tracker.store, loaded.record),
     )
+
+
+def _owners(store: Store, record: dict[str, object] | None) -> dict[str, str | None]:
+    spec = record["spec"] if record else None
+    if not isinstance(spec, dict):
+        return {}
+    try:
+        base = store.read_spec()
+    except InvalidSpec:
+        base = None
+    return remote.owners_in_force(spec, base, remote.effective(store, base) if base else None)

@@ -37,10 +37,17 @@ def write_atomically(path: str, content: bytes, mode: int = 0o644) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """The files of one tracker."""
+    """The files of one tracker. `wanted_path` is the poller agent's, and only ever read."""
 
     spec_path: str = "/etc/btfleet/spec.json"
     state_folder: str = "/var/lib/btfleet"
+    wanted_path: str = "/var/lib/btfleet-agent/wanted.json"
+    applied_path: str = "/run/btfleet/applied.json"
+
+    @property
+    def remote_path(self) -> str:
+        """Where it is said what remote config may override."""
+        return os.path.join(os.path.dirname(self.spec_path), "remote.json")
 
     @property
     def objects_folder(self) -> str:
@@ -135,7 +142,7 @@ class Store:
             for name in os.listdir(folder)
             if name.startswith(_UNFINISHED)
         ]
-        return [self.spec_path, self.results_path, *unfinished]
+        return [self.spec_path, self.remote_path, self.results_path, *unfinished]
 
 
 def read_object_file(path: str, sha256: str | None = None) -> bytes:

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release as release_utils
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import bpf
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import bpf, remote
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import (
+    Store,
+    write_atomically,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
 
 from tests.unit.kernel_access import (
@@ -53,7 +56,12 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 @pytest.fixture
 def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
     """What the modules take for the host's tracker; nothing can be loaded into it."""
-    store = Store(str(tmp_path / "etc" / "spec.json"), str(tmp_path / "var"))
+    store = Store(
+        str(tmp_path / "etc" / "spec.json"),
+        str(tmp_path / "var"),
+        str(tmp_path / "agent" / "wanted.json"),
+        str(tmp_path / "run" / "applied.json"),
+    )
     tracker = Tracker(store, str(tmp_path / "bpf" / "btfleet"), str(tmp_path / "run" / "lock"))
     for name in ("conntrack_object", "conntrack_info"):
         module = importlib.import_module(
@@ -117,6 +125,7 @@ def test_an_object_is_installed_once(
         "drift": [],
         "loaded": None,
         "object_file": None,
+        "remote_config_keys": [],
         "spec_file": None,
     }
     assert first["diff"]["after"]["spec_file"] == first["spec"]
@@ -152,10 +161,50 @@ def test_absent_takes_away_what_was_installed(
     assert call("conntrack_object", state="unloaded")["changed"] is False
 
 
+def test_keys_for_remote_config_are_written_once_and_taken_away(
+    call: Call, tracker: Tracker, offered: dict[str, str], sent: str
+) -> None:
+    arguments = {"state": "installed", "_objects": offered, "_object": sent}
+    keys = ["CONNTRACK.udpv6_enabled", "AGENT.log_level"]
+    check = call("conntrack_object", _check=True, remote_config_keys=keys, **arguments)
+    assert check["diff"]["after"]["remote_config_keys"] == sorted(keys)
+    assert not os.path.exists(tracker.store.remote_path)
+    assert call("conntrack_object", remote_config_keys=keys, **arguments)["changed"] is True
+    assert json.loads(Path(tracker.store.remote_path).read_text()) == {"keys": sorted(keys)}
+    for again in ({"remote_config_keys": keys[::-1]}, {}):
+        assert call("conntrack_object", **again, **arguments)["changed"] is False
+    assert call("conntrack_object", remote_config_keys=[], **arguments)["changed"] is True
+    assert not os.path.exists(tracker.store.remote_path)
+
+
+def test_what_remote_config_wants_is_in_the_result_with_its_owner(
+    call: Call, tracker: Tracker, offered: dict[str, str], sent: str
+) -> None:
+    path = "btfleet/1/CONNTRACK/edge/no-udp6"
+    settings, owners = {"udpv6_enabled": False}, {"udpv6_enabled": path}
+    request = remote.request_of(settings, owners)
+    wanted = {"request": request, "settings": settings, "owners": owners}
+    write_atomically(tracker.store.wanted_path, json.dumps(wanted).encode())
+    arguments = {"state": "installed", "_objects": offered, "_object": sent}
+    result = call("conntrack_object", remote_config_keys=["CONNTRACK.udpv6_enabled"], **arguments)
+    assert result["spec"]["udpv6_enabled"] is True
+    assert result["effective"] == {**result["spec"], "udpv6_enabled": False}
+    assert result["owners"]["udpv6_enabled"] == path
+    assert result["owners"]["tcpv6_enabled"] == "base"
+    assert result["remote_config_refused"] is None
+    refused = call("conntrack_object", remote_config_keys=[], **arguments)
+    assert refused["effective"] == refused["spec"]
+    assert "may not override on this host" in refused["remote_config_refused"]
+
+
 @pytest.mark.usefixtures("tracker")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            {"remote_config_keys": ["CONNTRACK.btf_path"]},
+            "remote_config_keys: 'CONNTRACK.btf_path'",
+        ),
         ({"max_entries": 5}, "max_entries is 5, needed: a number from 1024 to 16777216"),
         ({"closed_entries": 2**30}, "closed_entries is 1073741824, needed"),
         ({"btf_path": "relative"}, "btf_path is "),

@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may read the pins: root, and the group of the poller agent where there is one.
+
+The agent then needs no privilege to read the maps. Links stay root's alone, since the kernel opens
+them only for writing too.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import stat
+from typing import Iterator, NamedTuple
+
+GROUP = "btfleet"
+_LINK = "link_"
+
+
+class Wrong(NamedTuple):
+    """A pin (or the folder) whose group or mode is not as it should be, and how they should be."""
+
+    path: str
+    gid: int
+    mode: int
+
+
+def group_id(name: str = GROUP) -> int:
+    """The group that may read; root's where the host has no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return 0
+
+
+def wanted_mode(name: str, mode: int, gid: int) -> int:
+    """The mode of a pin that has `mode` now: the group reads what its owner reads."""
+    own = mode & 0o700
+    if gid == 0 or name.startswith(_LINK):
+        return own
+    return own | (own & 0o500) >> 3
+
+
+def wrong(folder: str, gid: int) -> list[Wrong]:
+    """What is not as the group `gid` needs it; nothing if there are no pins."""
+    return [found for found in _wanted(folder, gid) if _differs(found)]
+
+
+def grant(folder: str, gid: int) -> None:
+    """Puts that right. The folder comes last, so that it opens on what is right already."""
+    for found in wrong(folder, gid):
+        os.chown(found.path, 0, found.gid)
+        os.chmod(found.path, found.mode)
+
+
+def describe(found: list[Wrong]) -> tuple[str, ...]:
+    """A line of drift, if anything is wrong."""
+    names = ", ".join(os.path.basename(one.path) for one in found)
+    return (f"group or mode of {names} is not as it should be",) if found else ()
+
+
+def _wanted(folder: str, gid: int) -> Iterator[Wrong]:
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except FileNotFoundError:  # unpinned meanwhile
+            continue
+        links = name.startswith(_LINK)
+        yield Wrong(path, 0 if links else gid, wanted_mode(name, mode, gid))
+    yield Wrong(folder, gid, 0o750 if gid else 0o700)
+
+
+def _differs(wanted: Wrong) -> bool:
+    try:
+        found = os.stat(wanted.path)
+    except FileNotFoundError:
+        return False
+    return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (
+        0,
+        wanted.gid,
+        wanted.mode,
+    )
