@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Listeners of products, each in a thread of its own.
 
-The poll loop hands a listener the product's configs and goes on at once: a listener that hangs keeps
-back neither the loop nor other listeners. It is only ever given the newest configs (a mailbox with
-one place), so nothing piles up behind it.
+The poll loop hands a listener the product's configs and goes on at once: a listener that hangs
+keeps back neither the loop nor other listeners. It is only ever given the newest configs (a mailbox
+with one place), so nothing piles up behind it.
 """
 
 from __future__ import annotations

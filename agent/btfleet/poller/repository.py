@@ -29,7 +29,6 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, raw BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS states (path TEXT PRIMARY KEY, version INTEGER NOT NULL,
     sha256 TEXT NOT NULL, phase INTEGER NOT NULL, reason TEXT NOT NULL, fingerprint TEXT NOT NULL,
     changed_at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS owners (key TEXT PRIMARY KEY, value TEXT NOT NULL, owner TEXT NOT NULL);
 """
 
 
@@ -97,21 +96,6 @@ class StateRepository:
         with self._transaction() as write:
             write.execute("DELETE FROM states")
             write.executemany("INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", states)
-
-    def load_owners(self) -> dict[str, tuple[str, str]]:
-        """Values (as JSON) and owners by key (PRODUCT.key), as last read back from the kernel."""
-        with self._explained(), self._lock:
-            rows = self._database.execute("SELECT key, value, owner FROM owners")
-            return {key: (value, owner) for key, value, owner in rows}
-
-    def save_owners(self, owners: dict[str, tuple[str, str]]) -> None:
-        """Replaces them."""
-        with self._transaction() as write:
-            write.execute("DELETE FROM owners")
-            write.executemany(
-                "INSERT INTO owners VALUES (?, ?, ?)",
-                [(key, value, owner) for key, (value, owner) in owners.items()],
-            )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -35,10 +35,10 @@ class ApplyState(NamedTuple):
     fingerprint: str
     changed_at: int
 
-    @property
-    def phase_name(self) -> str:
-        """The phase as a word."""
-        return ApplyPhase.Name(ApplyPhase.ValueType(self.phase)).replace("APPLY_PHASE_", "")
+
+def phase_name(phase: int) -> str:
+    """A phase as a word, for example APPLIED."""
+    return ApplyPhase.Name(ApplyPhase.ValueType(phase)).replace("APPLY_PHASE_", "")
 
 
 class StateBook:

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tracker's maps, read without any privilege: the pins are readable by the agent's group.
+
+A pin is opened for each use, so that after a load with other sizes the new map is read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import Callable, Iterator, NamedTuple
+
+from btfleet.kernel import bpf, netns, table
+from btfleet.kernel.bpffs import FOLDER, Pins
+from btfleet.kernel.errors import LoaderError
+from btfleet.kernel.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from btfleet.kernel.table import Filter, Flow
+from btfleet.kernel.tracker import Tracker
+
+MAPS = {table.LIVE_STATE: LIVE, table.CLOSED_STATE: CLOSED}
+
+# Counting entries means reading the whole map: it is done at most this often, and takes at most
+# this share of the time
+_FILL_SECONDS = 10.0
+_FILL_SHARE = 0.02
+
+
+class Fill(NamedTuple):
+    """How full a map is, and when (monotonic) that was counted."""
+
+    entries: int
+    max_entries: int
+    map_id: int
+    until: float
+
+
+class Maps:
+    """Reads the maps of the tracker that is loaded now. Raises LoaderError where none is."""
+
+    def __init__(self, folder: str = FOLDER, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = folder
+        self._pins = Pins(folder)
+        self._clock = clock
+        self._fills: dict[str, Fill] = {}
+
+    def record(self) -> dict[str, object] | None:
+        """What the loader wrote when it had loaded, None if nothing is loaded."""
+        return Tracker(folder=self.folder).read_record()
+
+    def lookup(
+        self, namespace: int, zone: int, protocol: str, ends: tuple[str, int, str, int]
+    ) -> Flow | None:
+        """A flow by either direction: in `namespace` (0: the root one), then in the root one.
+
+        Raises TrackerError for what cannot be a flow.
+        """
+        root = netns.own()
+        number = table.protocol_number(protocol)
+        namespaces = dict.fromkeys([namespace or root, root])
+        keys = [table.make_key(each, zone, number, *ends) for each in namespaces]
+        with ExitStack() as stack:
+            maps = {state: self._open(name, stack) for state, name in MAPS.items()}
+            for key in keys:
+                flow = table.lookup(maps, key)
+                if flow is not None:
+                    return flow
+        return None
+
+    def flows(self, states: list[str], wanted: Filter) -> Iterator[Flow]:
+        """The flows that `wanted` lets through, one batch of the kernel at a time."""
+        with ExitStack() as stack:
+            maps = {state: self._open(MAPS[state], stack) for state in states}
+            for state, fd in maps.items():
+                yield from table.flows(fd, state, wanted)
+
+    def counters(self) -> dict[str, int]:
+        """The object's counters."""
+        with ExitStack() as stack:
+            return read_counters(self._open(COUNTERS_MAP, stack))
+
+    def fills(self) -> dict[str, Fill]:
+        """How full the maps are, by state."""
+        with ExitStack() as stack:
+            return {state: self._fill(name, stack) for state, name in MAPS.items()}
+
+    def _fill(self, name: str, stack: ExitStack) -> Fill:
+        fd = self._open(name, stack)
+        info = bpf.map_info(fd)
+        before, now = self._fills.get(name), self._clock()
+        if before and before.map_id == info.id and now < before.until:
+            return before
+        entries = bpf.map_fill(fd, info)
+        took = self._clock() - now
+        until = now + max(_FILL_SECONDS, took / _FILL_SHARE)
+        fill = self._fills[name] = Fill(entries, info.max_entries, info.id, until)
+        return fill
+
+    def _open(self, name: str, stack: ExitStack) -> int:
+        try:
+            fd = self._pins.open_map(name)
+        except PermissionError:
+            raise LoaderError(
+                f"no permission for {self._pins.path(name)}: load the tracker again "
+                "(`btfleet load`), which lets the group of the agent read it"
+            ) from None
+        stack.callback(os.close, fd)
+        return fd
