@@ -77,15 +77,18 @@ def _check(top: object) -> None:
     level = [top]
     for _depth in range(MAX_DEPTH + 1):
         inner: list[object] = []
+        containers = 0
         for value in level:
             if isinstance(value, str):
                 _check_text(value)
             elif isinstance(value, dict):
+                containers += 1
                 inner += value
                 inner += value.values()
             elif isinstance(value, list):
+                containers += 1
                 inner += value
-        if not inner:
+        if not containers:
             return
         level = inner
     raise RecursionError
