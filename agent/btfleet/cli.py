@@ -34,6 +34,16 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run="status_command")
 
+    service = commands.add_parser("config-service", help="verify signed configs and answer polls")
+    service.add_argument(
+        "--settings",
+        metavar="FILE",
+        default="/etc/btfleet/config-service.json",
+        help="default: /etc/btfleet/config-service.json",
+    )
+    service.add_argument("--check", action="store_true", help="only check settings and files")
+    service.set_defaults(run="service_command")
+
     conntrack = commands.add_parser("conntrack", help="look at translations")
     _conntrack(conntrack.add_subparsers(metavar="COMMAND", required=True))
     return parser
