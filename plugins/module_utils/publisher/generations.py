@@ -26,7 +26,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Iterator, Mapping, NamedTuple
+from typing import IO, Any, Iterable, Iterator, Mapping, NamedTuple
 
 from . import libraries
 from .errors import PublisherError
@@ -179,14 +179,15 @@ class Generations:
             return None
         return raw
 
-    def write_target(self, target: libraries.TargetFile, raw: bytes) -> None:
-        """Keeps a target's bytes; nobody reads them before a generation lists them."""
-        path = self.target_path(target.get_prefixed_paths()[0])
-        folder = os.path.dirname(path)
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        scratch = os.path.join(folder, f"{_SCRATCH}target")
-        _write(scratch, raw)
-        os.rename(scratch, path)
+    def write_targets(self, files: Iterable[tuple[libraries.TargetFile, bytes]]) -> None:
+        """Keeps targets' bytes; those of new ones nobody reads before a generation lists them."""
+        for target, raw in files:
+            path = self.target_path(target.get_prefixed_paths()[0])
+            folder = os.path.dirname(path)
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            scratch = os.path.join(folder, f"{_SCRATCH}target")
+            _write(scratch, raw)
+            os.rename(scratch, path)
 
     def remove(self) -> None:
         """Removes all that was published, the link first."""

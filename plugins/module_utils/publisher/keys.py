@@ -153,7 +153,6 @@ class KeyFolder:
         try:
             with open(path, "rb") as stream:
                 private = libraries.load_pem_private_key(stream.read(), secret)
-            return libraries.CryptoSigner(private, key)  # type: ignore[arg-type]
         except OSError as exc:
             raise PublisherError(
                 f"cannot read {what} ({exc.strerror}): put it back from the backup"
@@ -163,15 +162,16 @@ class KeyFolder:
                 f"{what} is not encrypted: encrypt it (openssl pkcs8 -topk8), and rotate the key "
                 "if others may have read it"
             ) from None
-        except ValueError:
+        except (ValueError, libraries.UnsupportedAlgorithm):
             raise PublisherError(
                 f"{what} does not open: give the passphrase that it was made with, or put the "
                 "file back from the backup if it is damaged"
             ) from None
-        except Exception as exc:  # noqa: BLE001  (of securesystemslib: a key of another kind)
+        try:
+            return libraries.CryptoSigner(private, key)  # type: ignore[arg-type]
+        except ValueError:
             raise PublisherError(
-                f"{what} is not the private key of {key.keyid[:12]} ({type(exc).__name__}): "
-                "put it back from the backup"
+                f"{what} is not the private key of {key.keyid[:12]}: put it back from the backup"
             ) from None
 
     def check_passphrases(self, repository: str) -> None:

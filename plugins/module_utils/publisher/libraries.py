@@ -18,6 +18,7 @@ NEEDED = "tuf (6.0 or newer) with securesystemslib[crypto]"
 
 try:
     import tuf
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
@@ -79,6 +80,7 @@ __all__ = [
     "TargetFile",
     "Targets",
     "Timestamp",
+    "UnsupportedAlgorithm",
     "Updater",
     "UpdaterConfig",
     "load_pem_private_key",

@@ -148,19 +148,19 @@ class Publisher:
                 else plan_.unchanged(present.states[name])
                 for name in REPOSITORIES
             }
-            missing = [
-                path
+            missing = {
+                path: change.config[path]
                 for path in contents
                 if self.generations.read_target(change.config[path]) is None
-            ]
+            }
+            lacking = [(target, contents[path]) for path, target in missing.items()]
             shown = {name: plan_.as_shown(present.states[name]) for name in REPOSITORIES}
             number: int | None = present.generation.number
-            if missing and not self.check:
-                for path in missing:
-                    self.generations.write_target(change.config[path], contents[path])
             if touched:
-                outcome = self._reach(present, plans, new, org, now, [])
+                outcome = self._reach(present, plans, new, org, now, [], lacking)
                 shown, number = outcome.repositories, outcome.generation
+            elif lacking and not self.check:
+                self.generations.write_targets(lacking)
             return ConfigsOutcome(
                 bool(touched or missing),
                 before,
@@ -234,6 +234,7 @@ class Publisher:
         org: int,
         now: datetime,
         warnings: list[str],
+        files: Sequence[tuple[libraries.TargetFile, bytes]] = (),
     ) -> Outcome:
         before, signers = {}, {}
         for name in REPOSITORIES:
@@ -251,6 +252,7 @@ class Publisher:
             name: self._sign(name, present, plans[name], signers[name], targets[name], org, now)
             for name in REPOSITORIES
         }
+        self.generations.write_targets(files)
         number = self._publish(present, repositories)
         after = {
             name: plan_.as_shown(repository_.state(one, [])) for name, one in repositories.items()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 A, B = "btfleet/1/AGENT/a/x", "btfleet/1/AGENT/b/x"
+Configs = dict[str, dict[str, object]]
 ALLOWED = ["AGENT.log_level", "AGENT.metrics", "CONNTRACK.max_entries"]
 
 
@@ -29,7 +30,7 @@ def test_a_config_overrides_the_base_and_may_add_to_it() -> None:
 
 
 def test_the_greater_path_wins_key_by_key() -> None:
-    configs = {
+    configs: Configs = {
         B: {"log_level": "error"},
         A: {"log_level": "debug", "metrics": False},
     }
@@ -45,7 +46,10 @@ def test_paths_are_compared_as_plain_strings() -> None:
 
 
 def test_a_config_that_sets_what_is_not_allowed_is_refused_as_a_whole() -> None:
-    configs = {B: {"metrics": False, "poll_interval_seconds": 1}, A: {"log_level": "debug"}}
+    configs: Configs = {
+        B: {"metrics": False, "poll_interval_seconds": 1},
+        A: {"log_level": "debug"},
+    }
     found = merge("AGENT", {"metrics": True}, configs, ALLOWED)
     assert found.values == {"metrics": True, "log_level": "debug"}
     assert found.owners == {"metrics": "base", "log_level": A}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from btfleet.products.errors import ConfigError
 from btfleet.products.predicates import MAX_PREDICATES, HostFacts, check, matches
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 GW1 = HostFacts("gw1", frozenset({"edge", "all"}), {"site": "fra", "rack": "1"})
@@ -86,6 +86,7 @@ def test_predicates_that_are_none_are_refused(predicates: object, message: str) 
     assert len(str(caught.value)) < 400
 
 
+@settings(max_examples=50)
 @given(json_values | st.lists(st.dictionaries(st.sampled_from(["host", "labels"]), json_values)))
 def test_predicates_of_any_kind_can_be_matched_or_are_refused_in_one_line(data: object) -> None:
     try:
