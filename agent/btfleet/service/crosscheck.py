@@ -112,7 +112,7 @@ def _mixed(path: str, found: str) -> Refused:
 
 
 def _names(file: TargetFile) -> str:
-    return ", ".join(sorted(ascii(name)[1:21] for name in file.hashes))
+    return ", ".join(sorted(ascii(name[:20])[1:-1] for name in file.hashes))
 
 
 def _custom(file: TargetFile) -> Any:

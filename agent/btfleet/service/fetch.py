@@ -142,7 +142,9 @@ class HttpsSource:
     def __init__(self, address: str, ca: str | None) -> None:
         self.base = f"{address}/current/"
         self._connection: _Connection | None = None
+        self._response: HTTPResponse | None = None
         self._target = ("", 0)
+        self._late = False
         try:
             self._context = ssl.create_default_context(cafile=ca)
         except (OSError, ssl.SSLError) as exc:
@@ -156,17 +158,20 @@ class HttpsSource:
             max(0.0, min(budget.seconds_left, budget.limits.request_seconds)), self._abort
         )
         alarm.daemon = True
+        self._late = False
         alarm.start()
-        started = time.monotonic()
         try:
             yield from self._follow(url, budget)
+            if self._late:  # what an ended connection leaves looks like a short answer
+                raise TimeoutError
         except (OSError, HTTPException) as exc:
             self.close()
             budget.check_time()
-            late = time.monotonic() - started > budget.limits.request_seconds
-            if late or isinstance(exc, TimeoutError):
+            if self._late or isinstance(exc, TimeoutError):
                 raise SlowRetrievalError(f"{url} did not come in time") from None
             raise DownloadError(f"cannot fetch {url} ({str(exc) or type(exc).__name__})") from None
+        except DownloadHTTPError:
+            raise
         except BaseException:
             self.close()  # what is left of the answer is not to be taken for the next one
             raise
@@ -179,6 +184,9 @@ class HttpsSource:
             if response.status == 200:
                 while chunk := response.read1(CHUNK):
                     yield chunk
+                if response.length:
+                    raise ConnectionError(f"{response.length} bytes before the end it stopped")
+                response.close()  # its connection stays, for the next one
                 return
             response.read(CHUNK)
             if not response.isclosed():
@@ -200,7 +208,7 @@ class HttpsSource:
             return self._request(target, parts.path, budget)
         except (ConnectionError, HTTPException):
             self.close()
-            if not kept:
+            if self._late or not kept:
                 raise
         # The server had closed the kept connection meanwhile
         return self._request(target, parts.path, budget)
@@ -211,15 +219,20 @@ class HttpsSource:
             self._connection = _Connection(*target, self._context, budget.limits.idle_seconds)
         headers = {"Accept-Encoding": "identity", "User-Agent": f"btfleet/{__version__}"}
         self._connection.request("GET", path, headers=headers)
-        return self._connection.getresponse()
+        self._response = self._connection.getresponse()
+        return self._response
 
     def _abort(self) -> None:
+        self._late = True
         connection = self._connection
         if connection is not None:
             connection.abort()
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
         if connection is not None:
             connection.close()
 
@@ -293,11 +306,14 @@ class Fetcher(FetcherInterface):
         return raw
 
     def exists(self, url: str, max_length: int) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file; does not count as asked for."""
+        asked = self.asked
         try:
             super().download_bytes(url, max_length)
         except DownloadHTTPError:
             return False
+        finally:
+            self.asked = asked
         return True
 
     def _check_root(self, url: str) -> None:

@@ -167,14 +167,14 @@ class Store:
         roots: dict[str, dict[int, bytes]] = {}
         metadata: dict[str, dict[str, bytes]] = {}
         execute = self._database.execute
-        for name, version, raw in execute("SELECT * FROM roots"):
+        for name, version, raw in execute("SELECT * FROM roots WHERE typeof(raw) = 'blob'"):
             roots.setdefault(name, {})[version] = raw
-        for name, role, raw in execute("SELECT * FROM metadata"):
+        for name, role, raw in execute("SELECT * FROM metadata WHERE typeof(raw) = 'blob'"):
             metadata.setdefault(name, {})[role] = raw
         if not roots:
             return NOTHING
         chains = {name: Chain(found, metadata.get(name, {})) for name, found in roots.items()}
-        return Stored(chains, dict(execute("SELECT sha256, raw FROM files")))
+        return Stored(chains, dict(execute("SELECT * FROM files WHERE typeof(raw) = 'blob'")))
 
     def _put_chain(self, name: str, chain: Chain) -> None:
         execute = self._database.execute
@@ -192,11 +192,12 @@ class Store:
         )
 
     def _put_files(self, files: Mapping[str, bytes]) -> None:
-        stored = {row[0] for row in self._database.execute("SELECT sha256 FROM files")}
+        stored = dict(self._database.execute("SELECT sha256, raw FROM files"))
         self._database.executemany(
-            "DELETE FROM files WHERE sha256 = ?", [(sha256,) for sha256 in stored - set(files)]
+            "DELETE FROM files WHERE sha256 = ?",
+            [(sha256,) for sha256 in stored if sha256 not in files],
         )
         self._database.executemany(
-            "INSERT INTO files VALUES (?, ?)",
-            [(sha256, files[sha256]) for sha256 in set(files) - stored],
+            "REPLACE INTO files VALUES (?, ?)",
+            [(sha256, raw) for sha256, raw in files.items() if stored.get(sha256) != raw],
         )

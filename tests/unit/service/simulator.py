@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The two repositories as a publisher writes them, made with python-tuf alone, and open to tampering.
+"""The two repositories as a publisher writes them, made with python-tuf alone; open to tampering.
 
 It is on purpose not the publisher of this collection: what both sides got wrong in the same way
 would go unseen.
@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import (
     Key,
     Metadata,
@@ -175,13 +175,13 @@ class Simulator:
                 (top / name / file).write_bytes(raw)
         targets = self.director.targets.signed.targets | self.config.targets.signed.targets
         for path, target in targets.items():
-            raw = self.contents.get(target.hashes.get("sha256", ""))
-            if raw is None:
+            content = self.contents.get(target.hashes.get("sha256", ""))
+            if content is None:
                 continue
             folder, _slash, name = path.rpartition("/")
-            file = top / "targets" / folder / f"{next(iter(target.hashes.values()))}.{name}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(raw)
+            where = top / "targets" / folder / f"{next(iter(target.hashes.values()))}.{name}"
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_bytes(content)
         self.switch_to(self.generation)
 
     def publish(self) -> None:
@@ -202,7 +202,7 @@ class Simulator:
 
 def second_name(key: Key, keyid: str) -> Key:
     """The same public key under another id."""
-    return Key(keyid, key.keytype, key.scheme, dict(key.keyval))
+    return SSlibKey(keyid, key.keytype, key.scheme, dict(key.keyval))
 
 
 def _meta(version: int, raw: bytes) -> MetaFile:
