@@ -59,7 +59,8 @@ object: setup ## compile the BPF object for every architecture
 release: venv ## pack the agent's wheel as the archive that hosts unpack
 	@rm -rf build/wheel $(FILES)/btfleet-*.tar.gz && mkdir -p $(FILES)
 	$(PYTHON) -m build --quiet --wheel --no-isolation --outdir build/wheel agent
-	$(PYTHON) tools/build_release.py --units agent/units --out $(FILES) build/wheel/*.whl
+	PYTHONPATH=build/collections $(PYTHON) tools/build_release.py --units agent/units \
+		--requirements requirements/agent.txt --out $(FILES) build/wheel/*.whl
 
 build: object release ## the collection's tarball, in build/dist/
 	@[ -e $(RELEASE) ] || { echo "build: the agent's version is not galaxy.yml's $(VERSION)" >&2; exit 1; }

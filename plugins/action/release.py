@@ -5,21 +5,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
-    FILES,
-    SendingAction,
-    digest,
-)
-
-_ARCHIVE = re.compile(r"btfleet-(.+)\.tar\.gz")
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
 
 
-class ActionModule(SendingAction):
+class ActionModule(ReleaseAction):
     """See the module's documentation."""
 
     def run(
@@ -28,33 +19,9 @@ class ActionModule(SendingAction):
         """One module run; a second one, after a transfer, where the release was missing."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
+        arguments = self.arguments()
         if arguments.get("state") == "absent":
             result.update(self.execute(arguments, task_vars))
-            return result
-        path = self._archive(arguments.pop("src", None))
-        match = _ARCHIVE.fullmatch(os.path.basename(path))
-        if match is None:
-            raise AnsibleActionFail(f"{path} is not named btfleet-<version>.tar.gz")
-        arguments.update(_version=match.group(1), _sha256=digest(path, "the release archive"))
-        try:
-            answer = self.execute(arguments, task_vars)
-            if answer.pop("needs_archive", False):
-                arguments["_archive"] = self.send(path)
-                answer = self.execute(arguments, task_vars)
-        finally:
-            self.clean()
-        result.update(answer)
+        else:
+            result.update(self.install(arguments, task_vars))
         return result
-
-    def _archive(self, src: str | None) -> str:
-        if src:
-            return str(self._find_needle("files", src))
-        names = sorted(os.listdir(FILES)) if os.path.isdir(FILES) else []
-        found = [name for name in names if _ARCHIVE.fullmatch(name)]
-        if len(found) != 1:
-            raise AnsibleActionFail(
-                f"the collection has {len(found)} release archives in {FILES}, needed: one: run "
-                "`make release` in a checkout, or install the built collection"
-            )
-        return os.path.join(FILES, found[0])

@@ -10,7 +10,6 @@ switching (a rename of the link `current`) is the only step that a running proce
 from __future__ import annotations
 
 import compileall
-import hashlib
 import io
 import os
 import py_compile
@@ -20,7 +19,10 @@ import tarfile
 import tempfile
 import zlib
 from dataclasses import dataclass
-from typing import Callable, List, Tuple
+from typing import Callable
+
+from . import systemd
+from .systemd import HostError, Runner, file_digest
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]*")
 
@@ -28,13 +30,12 @@ _SCRATCH = ".unpack-"
 
 UNIT = "btfleet-conntracker.service"
 
+# Compiles the Python files in a folder, for the place where it will lie
+Compiler = Callable[[str, str], None]
 
-# Runs a command: its exit code, output and errors (AnsibleModule.run_command)
-Runner = Callable[[List[str]], Tuple[int, str, str]]
 
-
-class ReleaseError(Exception):
-    """One line: what was found, what was needed, what to do."""
+class ReleaseError(HostError):
+    """An archive, or what lies in its place on the host, is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def release_name(version: str, sha256: str) -> str:
     return f"{version}-{sha256[:12]}"
 
 
+def has_dependencies(release: str | None) -> bool:
+    """Whether a release has the agent's dependencies too (see `host_python.tree_name`)."""
+    return release is not None and re.search(r"-[0-9a-f]{12}-cp\d", release) is not None
+
+
 def plan(now: State, name: str, keep: int, unit_digest: str | None) -> State:
     """The state with release `name` current and at most `keep` others, newest first."""
     others = [other for other in now.releases if other not in (name, now.current)]
@@ -122,24 +128,15 @@ def read(layout: Layout, run: Runner) -> State:
     current = None
     if os.path.islink(layout.current) and os.path.isdir(layout.current):
         current = os.path.basename(os.path.realpath(layout.current))
-    unit = unit_state(run)
+    unit = systemd.read(run, layout.units, (UNIT,))[UNIT]
     return State(
         releases=tuple(names),
         current=current,
         command=_points_to(layout.command, _command_target(layout)),
-        unit=file_digest(os.path.join(layout.units, UNIT)),
-        unit_enabled=unit.get("UnitFileState") == "enabled",
-        unit_active=unit.get("ActiveState") == "active",
+        unit=unit.digest,
+        unit_enabled=unit.enabled,
+        unit_active=unit.active,
     )
-
-
-def file_digest(path: str) -> str | None:
-    """SHA-256 of a file, None if it is not there."""
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 def _command_target(layout: Layout) -> str:
@@ -150,15 +147,25 @@ def _points_to(link: str, target: str) -> bool:
     return os.path.islink(link) and os.readlink(link) == target
 
 
-def packed_unit(layout: Layout, name: str) -> str:
-    """Where a release has its unit file."""
-    return os.path.join(layout.folder(name), "units", UNIT)
+def packed_unit(layout: Layout, name: str, unit: str = UNIT) -> str:
+    """Where a release has a unit file."""
+    return os.path.join(layout.folder(name), "units", unit)
 
 
 # --- doing ------------------------------------------------------------------------------------
 
 
-def unpack(layout: Layout, archive: bytes, name: str) -> None:
+def compile_here(folder: str, place: str) -> None:
+    """Compiles with the Python that runs us."""
+    compileall.compile_dir(
+        folder,
+        quiet=2,
+        ddir=place,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+def unpack(layout: Layout, archive: bytes, name: str, compile_all: Compiler = compile_here) -> None:
     """Unpacks an archive as release `name`; whatever fails, no half a release is left.
 
     Raises ReleaseError if the archive is damaged or holds anything but plain files under one
@@ -186,12 +193,7 @@ def unpack(layout: Layout, archive: bytes, name: str) -> None:
             )
         top = os.path.join(scratch, tops[0])
         # Now, and by content: later the folder is read-only to those who run it
-        compileall.compile_dir(
-            os.path.join(top, "lib"),
-            quiet=2,
-            ddir=os.path.join(layout.folder(name), "lib"),
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
+        compile_all(os.path.join(top, "lib"), os.path.join(layout.folder(name), "lib"))
         # Everybody may run and read it; nothing secret is in it
         os.chmod(top, 0o755)  # noqa: S103
         os.rename(top, layout.folder(name))
@@ -237,51 +239,19 @@ def reach(layout: Layout, run: Runner, now: State, after: State) -> None:
     packed = packed_unit(layout, name)
     if file_digest(packed) != now.unit:
         with open(packed, "rb") as stream:
-            _write_unit(layout, stream.read())
-        _systemctl(run, "daemon-reload")
+            systemd.write(layout.units, UNIT, stream.read())
+        systemd.call(run, "daemon-reload")
     if not now.unit_enabled:
-        _systemctl(run, "enable", "--quiet", UNIT)
+        systemd.call(run, "enable", "--quiet", UNIT)
     if not now.unit_active:
-        _systemctl(run, "start", UNIT)
+        systemd.call(run, "start", UNIT)
     for old in set(now.releases) - set(after.releases):
         shutil.rmtree(layout.folder(old))
 
 
-def _write_unit(layout: Layout, content: bytes) -> None:
-    path = os.path.join(layout.units, UNIT)
-    with open(path + ".btfleet-new", "wb") as stream:
-        stream.write(content)
-        os.fchmod(stream.fileno(), 0o644)
-    os.replace(path + ".btfleet-new", path)
-
-
 def remove(layout: Layout, run: Runner, now: State) -> None:
     """Takes everything away again."""
-    if now.unit is not None:
-        _systemctl(run, "disable", "--now", "--quiet", UNIT)
-        os.unlink(os.path.join(layout.units, UNIT))
-        _systemctl(run, "daemon-reload")
-        _systemctl(run, "reset-failed", UNIT, may_fail=True)
+    systemd.remove(run, layout.units, (UNIT,))
     if now.command:
         os.unlink(layout.command)
     shutil.rmtree(layout.root, ignore_errors=True)
-
-
-# --- systemd ----------------------------------------------------------------------------------
-
-
-def unit_state(run: Runner) -> dict[str, str]:
-    """UnitFileState and ActiveState of the unit; raises ReleaseError without systemd."""
-    text = _systemctl(run, "show", UNIT, "--property=UnitFileState,ActiveState")
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-def _systemctl(run: Runner, *arguments: str, may_fail: bool = False) -> str:
-    code, output, errors = run(["systemctl", *arguments])
-    if code != 0 and not may_fail:
-        detail = " ".join(errors.split()) or f"exit code {code}"
-        raise ReleaseError(
-            f"systemctl {' '.join(arguments)} failed ({detail}): "
-            "systemd is needed to load the tracker at boot"
-        )
-    return output

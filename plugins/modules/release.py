@@ -13,7 +13,9 @@ description:
   - Unpacks a release archive beside those that are there, and switches to it in one step.
   - Keeps the command C(btfleet) in place, and the unit C(btfleet-conntracker.service), which loads
     the tracker at boot, enabled and started.
-  - Needs no pip, package index or compiler on the host.
+  - Needs no pip, package index or compiler on the host. What the poller agent and the config
+    service need besides (O(dependencies)) is put together on the control node, once for each Python
+    version and architecture, against a list of hashes, and kept in the user's cache folder.
 author:
   - btfleet contributors (@btfleet)
 options:
@@ -32,15 +34,41 @@ options:
     description: How many former releases are kept beside the current one.
     type: int
     default: 2
+  dependencies:
+    description:
+      - Whether the release comes with what the poller agent and the config service need.
+      - Without this option it does where the current one does.
+    type: bool
+  interpreter:
+    description: The Python on the host that runs a release with dependencies, 3.10 or newer.
+    type: path
+    default: /usr/bin/python3
+  pip_arguments:
+    description:
+      - Further arguments for C(pip download) on the control node, where the packages are not to be
+        had from the index that pip is set up for, for example V(--no-index) and
+        V(--find-links=/srv/wheels).
+      - Passwords belong into pip's own configuration, not here.
+    type: list
+    elements: str
+    default: []
+  archives:
+    description:
+      - A folder on the control node with archives that were built elsewhere, that is a copy of a
+        cache folder (C(~/.cache/btfleet/trees)). Where it has the right one, nothing is built.
+    type: path
   _sha256:
-    description: Set by the action plugin. Digest of the archive.
+    description: Set by the action plugin. Digest of the release archive.
     type: str
   _version:
-    description: Set by the action plugin. Version of the archive.
+    description: Set by the action plugin. Version of the release archive.
     type: str
   _archive:
     description: Set by the action plugin. Where the archive lies on the host.
     type: path
+  _archive_sha256:
+    description: Set by the action plugin. Digest of the archive on the host.
+    type: str
 attributes:
   check_mode:
     description: Says what would change.
@@ -50,6 +78,7 @@ attributes:
     support: full
 seealso:
   - module: btfleet.conntrack.conntrack_object
+  - module: btfleet.conntrack.poller_agent
 notes:
   - Has to run as root, on a host with systemd.
   - Releases lie in C(/opt/btfleet/releases); C(/opt/btfleet/current) is the link to the one in use.
@@ -59,6 +88,10 @@ EXAMPLES = r"""
 - name: Install the collection's own release
   btfleet.conntrack.release:
 
+- name: With what the config service needs
+  btfleet.conntrack.release:
+    dependencies: true
+
 - name: Take it away
   btfleet.conntrack.release:
     state: absent
@@ -66,7 +99,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 current:
-  description: The release in use, version and start of the archive's digest.
+  description:
+    - The release in use. Its name has the version and the start of the archive's digest, and the
+      Python and architecture that its dependencies are for, if it has any.
   type: str
   returned: for O(state=present)
   sample: 0.1.0-1f0c2a77c0de
@@ -75,17 +110,35 @@ releases:
   type: list
   elements: str
   returned: success
+agent:
+  description: Whether the poller agent's unit is on the host.
+  type: bool
+  returned: success
 needs_archive:
   description: For the action plugin. The archive has to be sent before anything can be done.
   type: bool
   returned: when the release is not on the host
+python:
+  description: For the action plugin. The Python that the dependencies have to be for.
+  type: dict
+  returned: when the release is not on the host
 """
 
-import hashlib
+import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils import (
+    poller_agent,
+    release,
+    release_choice,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import INTERPRETER
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError
+from ansible_collections.btfleet.conntrack.plugins.module_utils.release_choice import Offer
+from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
+    HostError,
+    file_digest,
+)
 
 
 def absent(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
@@ -99,18 +152,17 @@ def absent(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
 def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
     """Installs and switches unless in check mode."""
     params = module.params
-    name = release.release_name(params["_version"], params["_sha256"])
+    offer = Offer(*(params[f"_{name}"] for name in Offer._fields))
     before = release.read(layout, module.run_command)
+    choice = release_choice.choose(
+        offer, before.current, params["dependencies"], module.run_command, params["interpreter"]
+    )
+    name = choice.name
     if name not in before.releases and not module.check_mode:
-        if params["_archive"] is None:
-            return {"changed": False, "needs_archive": True}
-        with open(params["_archive"], "rb") as stream:
-            archive = stream.read()
-        found = hashlib.sha256(archive).hexdigest()
-        if found != params["_sha256"]:
-            raise ReleaseError(f"the archive arrived with sha256 {found}, not {params['_sha256']}")
-        release.unpack(layout, archive, name)
-    unit = release.file_digest(release.packed_unit(layout, name))
+        if offer.archive is None:
+            return choice.request()
+        release_choice.unpack(layout, module.run_command, offer, choice)
+    unit = file_digest(release.packed_unit(layout, name))
     after = release.plan(before, name, params["keep"], unit)
     if before != after and not module.check_mode:
         release.reach(layout, module.run_command, before, after)
@@ -134,9 +186,14 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "src": {"type": "path"},
             "keep": {"type": "int", "default": 2},
+            "dependencies": {"type": "bool"},
+            "interpreter": {"type": "path", "default": INTERPRETER},
+            "pip_arguments": {"type": "list", "elements": "str", "default": []},
+            "archives": {"type": "path"},
             "_sha256": {"type": "str"},
             "_version": {"type": "str"},
             "_archive": {"type": "path"},
+            "_archive_sha256": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -145,7 +202,8 @@ def main() -> None:
         if module.params["keep"] < 0:
             raise ReleaseError(f"keep is {module.params['keep']}, needed: 0 or more")
         result = action(module, release.Layout())
-    except ReleaseError as exc:
+        result["agent"] = os.path.lexists(os.path.join(release.Layout().units, poller_agent.UNIT))
+    except HostError as exc:
         module.fail_json(msg=str(exc))
     except PermissionError as exc:
         module.fail_json(msg=f"no permission ({exc}): run this task as root (become: true)")

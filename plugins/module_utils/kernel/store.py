@@ -18,14 +18,19 @@ _UNFINISHED = ".btfleet-"
 _OBJECT = re.compile(r"[0-9a-f]{64}\.bpf\.o")
 
 
-def write_atomically(path: str, content: bytes, mode: int = 0o644) -> None:
-    """Writes a whole file or, whatever happens, none of it; makes the folder if needed."""
+def write_atomically(path: str, content: bytes, mode: int = 0o644, gid: int | None = None) -> None:
+    """Writes a whole file or, whatever happens, none of it; makes the folder if needed.
+
+    With `gid` it belongs to root and that group from its first moment under its name.
+    """
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED)
     try:
         with os.fdopen(fd, "wb") as stream:
             stream.write(content)
+            if gid is not None:
+                os.fchown(stream.fileno(), 0, gid)
             os.fchmod(stream.fileno(), mode)
             stream.flush()
             os.fsync(stream.fileno())

@@ -10,9 +10,18 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.btfleet.conntrack.plugins.action import conntrack_object, release
+from ansible_collections.btfleet.conntrack.plugins.action import (
+    conntrack_object,
+    poller_agent,
+    release,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import ANY
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import sending
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils import (
+    agent_tree,
+    release_sending,
+    sending,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
 
 DONE = {"changed": False}
 
@@ -58,7 +67,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(name)
     for name in ("notes.txt", "conntrack-x86_64.bpf.o.bak", "conntrack-.bpf.o"):
         (folder / name).write_text("no object")
-    for plugin in (conntrack_object, release):
+    for plugin in (conntrack_object, release_sending):
         monkeypatch.setattr(plugin, "FILES", str(folder))
     return folder
 
@@ -153,6 +162,7 @@ def test_a_host_that_lacks_the_release_gets_it(files: Path) -> None:
     assert action(release, host, {}, files).run(task_vars={}) == {"changed": True}
     assert host.sent == [str(files / "btfleet-1.2.3.tar.gz")]
     assert host.runs[1]["_archive"] == "/remote/file"
+    assert host.runs[1]["_archive_sha256"] == digest("btfleet-1.2.3.tar.gz")
 
 
 def test_a_removal_needs_no_archive(files: Path) -> None:
@@ -173,6 +183,138 @@ def test_there_has_to_be_one_archive(files: Path, count: int) -> None:
         (files / f"btfleet-{number}.tar.gz").write_text("x")
     with pytest.raises(AnsibleActionFail, match=f"the collection has {count} release archives"):
         action(release, Host(), {}, files).run(task_vars={})
+
+
+LOADER = f"1.2.3-{digest('btfleet-1.2.3.tar.gz')[:12]}"
+
+
+@pytest.fixture
+def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was asked of the builder of trees, which gives one."""
+    asked: list[tuple[Any, ...]] = []
+    (tmp_path / "tree").write_text("tree")
+
+    def obtain(*arguments: Any) -> str:
+        asked.append(arguments)
+        return str(tmp_path / "tree")
+
+    monkeypatch.setattr(agent_tree, "obtain", obtain)
+    return asked
+
+
+def test_a_host_that_lacks_a_tree_gets_the_one_for_its_python(
+    files: Path, trees: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    host = Host(
+        {"needs_archive": True, "python": {"tag": "cp311", "arch": "aarch64"}}, {"changed": True}
+    )
+    arguments = {"dependencies": True, "pip_arguments": ["--no-index"], "archives": "/archives"}
+    assert action(release, host, arguments, files).run(task_vars={}) == {"changed": True}
+    assert [set(run) for run in host.runs] == [
+        {"dependencies", "_version", "_sha256"},
+        {"dependencies", "_version", "_sha256", "_archive", "_archive_sha256"},
+    ]
+    assert host.sent == [str(tmp_path / "tree")]
+    assert host.runs[1]["_archive_sha256"] == digest("tree")
+    assert host.runs[1]["_sha256"] == digest("btfleet-1.2.3.tar.gz")
+    name, path, python, sources = trees[0]
+    assert name == f"{LOADER}-cp311-aarch64-1"
+    assert path == str(files / "btfleet-1.2.3.tar.gz")
+    assert python == ("cp311", "aarch64", "/usr/bin/python3")
+    assert (sources.archives, sources.pip_arguments) == ("/archives", ("--no-index",))
+
+
+@pytest.mark.parametrize(
+    "python",
+    [
+        {"tag": "../../evil", "arch": "x86_64"},
+        {"tag": "cp311", "arch": "x86_64/../.."},
+        {"tag": "cp27", "arch": "x86_64"},
+        {"tag": "cp311\n", "arch": "x86_64"},
+        {"tag": "cp311"},
+    ],
+)
+def test_a_host_cannot_ask_for_a_path_of_its_choice(
+    files: Path, trees: list[tuple[Any, ...]], python: dict[str, str]
+) -> None:
+    host = Host({"needs_archive": True, "python": python})
+    with pytest.raises(AnsibleActionFail, match="there is none"):
+        action(release, host, {}, files).run(task_vars={})
+    assert trees == []
+    assert host.cleaned == 1
+
+
+def test_a_tree_that_cannot_be_built_is_one_line(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def obtain(*_arguments: Any) -> str:
+        raise ArchiveError("pip cannot")
+
+    monkeypatch.setattr(agent_tree, "obtain", obtain)
+    host = Host({"needs_archive": True, "python": {"tag": "cp311", "arch": "x86_64"}})
+    with pytest.raises(AnsibleActionFail, match=r"^pip cannot$"):
+        action(release, host, {}, files).run(task_vars={})
+
+
+@pytest.mark.parametrize("plugin", [release, poller_agent])
+@pytest.mark.parametrize("name", ["_archive", "_sha256", "_version", "_archive_sha256"])
+def test_what_the_release_action_sets_is_not_the_users(files: Path, plugin: Any, name: str) -> None:
+    with pytest.raises(AnsibleActionFail, match="set by the action plugin alone"):
+        action(plugin, Host(), {name: "x"}, files).run(task_vars={})
+
+
+# --- poller_agent --------------------------------------------------------------------------------
+
+
+def test_files_of_the_control_node_are_brought_along(files: Path) -> None:
+    (files / "ca.pem").write_text("certificates")
+    (files / "1.root.json").write_text("{}")
+    host = Host(DONE)
+    arguments = {"service": "s:1", "ca": "ca.pem", "director_root": "1.root.json", "token": "t"}
+    action(poller_agent, host, arguments, files).run(task_vars={"inventory_hostname": "edge1"})
+    assert host.runs == [
+        {
+            "service": "s:1",
+            "token": "t",
+            "host": "edge1",
+            "_ca": "certificates",
+            "_director_root": "{}",
+            "_version": "1.2.3",
+            "_sha256": digest("btfleet-1.2.3.tar.gz"),
+        }
+    ]
+
+
+def test_a_name_that_was_given_is_the_hosts(files: Path) -> None:
+    host = Host(DONE)
+    action(poller_agent, host, {"host": "other"}, files).run(
+        task_vars={"inventory_hostname": "edge1"}
+    )
+    assert host.runs[0]["host"] == "other"
+    assert "_ca" not in host.runs[0]
+
+
+def test_removing_the_agent_needs_no_archive(files: Path) -> None:
+    host = Host(DONE)
+    action(poller_agent, host, {"state": "absent"}, files).run(task_vars={})
+    assert host.runs == [{"state": "absent"}]
+
+
+@pytest.mark.parametrize("name", ["_ca", "_director_root"])
+def test_contents_are_not_the_users_to_set(files: Path, name: str) -> None:
+    with pytest.raises(AnsibleActionFail, match="set by the action plugin alone"):
+        action(poller_agent, Host(), {name: "x"}, files).run(task_vars={})
+
+
+def test_a_file_of_the_control_node_that_cannot_be_sent_is_named(files: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match=r"cannot read ca .*/none on the control node"):
+        action(poller_agent, Host(), {"ca": "none"}, files).run(task_vars={})
+    (files / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(AnsibleActionFail, match=r"director_root .* is no text file"):
+        action(poller_agent, Host(), {"director_root": "binary"}, files).run(task_vars={})
+
+
+# --- all -----------------------------------------------------------------------------------------
 
 
 def test_both_ends_mean_the_same_by_any() -> None:

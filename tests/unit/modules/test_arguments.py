@@ -13,7 +13,15 @@ import yaml
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import spec as spec_module
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import table
 
-MODULES = ("conntrack_info", "conntrack_object", "core_support_info", "release")
+MODULES = (
+    "config_repository",
+    "conntrack_info",
+    "conntrack_object",
+    "core_support_info",
+    "poller_agent",
+    "release",
+    "remote_config",
+)
 SPEC_DEFAULTS = {
     field.name: list(field.default) if isinstance(field.default, tuple) else field.default
     for field in fields(spec_module.Spec)

@@ -7,12 +7,11 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release as release_utils
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import bpf, remote
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import (
@@ -28,29 +27,9 @@ from tests.unit.kernel_access import (
     needs_bpf,
     tracker_map,
 )
+from tests.unit.modules.conftest import Call
 from tests.unit.release.test_reach import Systemd
 from tests.unit.release.test_unpack import GOOD, archive
-
-Call = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a module in this process; what it answers."""
-
-    def run(name: str, _check: bool = False, **arguments: Any) -> dict[str, Any]:
-        module = importlib.import_module(
-            f"ansible_collections.btfleet.conntrack.plugins.modules.{name}"
-        )
-        given = patch_module_args({**arguments, "_ansible_check_mode": _check})
-        with given, pytest.raises(SystemExit):
-            module.main()
-        result: dict[str, Any] = json.loads(capsys.readouterr().out)
-        if result.get("failed"):
-            assert len(result["msg"].splitlines()) == 1
-        return result
-
-    return run
 
 
 @pytest.fixture
@@ -360,6 +339,7 @@ def packed(tmp_path: Path) -> dict[str, str]:
         "_version": "1.0",
         "_sha256": hashlib.sha256(content).hexdigest(),
         "_archive": str(tmp_path / "sent.tar.gz"),
+        "_archive_sha256": hashlib.sha256(content).hexdigest(),
     }
 
 

@@ -13,8 +13,11 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils import release
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import (
     UNIT,
     Layout,
-    ReleaseError,
     State,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
+    HostError,
+    file_digest,
 )
 
 
@@ -46,7 +49,7 @@ class Systemd:
             if not os.path.exists(self._unit):
                 file_state = ""
             active = "active" if self.active else "inactive"
-            return 0, f"UnitFileState={file_state}\nActiveState={active}\n", ""
+            return 0, f"Id={UNIT}\nUnitFileState={file_state}\nActiveState={active}\n", ""
         return 0, "", ""
 
 
@@ -74,7 +77,7 @@ def put(layout: Layout, name: str, unit: str = "[Unit]\n", age: int = 0) -> None
 def switch(layout: Layout, systemd: Systemd, name: str, keep: int = 2) -> bool:
     """What the module does; says whether there was anything to do."""
     now = release.read(layout, systemd)
-    unit = release.file_digest(release.packed_unit(layout, name))
+    unit = file_digest(release.packed_unit(layout, name))
     after = release.plan(now, name, keep, unit)
     if now == after:
         return False
@@ -193,7 +196,7 @@ def test_a_foreign_command_is_not_ours(layout: Layout, systemd: Systemd) -> None
 def test_a_failing_systemctl_is_one_line(layout: Layout, systemd: Systemd, verb: str) -> None:
     put(layout, "1-a")
     systemd.failing = verb
-    with pytest.raises(ReleaseError) as caught:
+    with pytest.raises(HostError) as caught:
         switch(layout, systemd, "1-a")
     message = str(caught.value)
     assert message.startswith(f"systemctl {verb}")
@@ -202,7 +205,7 @@ def test_a_failing_systemctl_is_one_line(layout: Layout, systemd: Systemd, verb:
 
 
 def test_a_host_without_systemd_is_named(layout: Layout) -> None:
-    with pytest.raises(ReleaseError, match=r"exit code 127.*systemd is needed"):
+    with pytest.raises(HostError, match=r"exit code 127.*systemd is needed"):
         release.read(layout, lambda _command: (127, "", ""))
 
 
@@ -278,9 +281,9 @@ def test_a_link_that_a_killed_run_left_half_made_does_not_stop_the_next(tmp_path
 
 
 def test_a_digest_of_a_file(tmp_path: Path) -> None:
-    assert release.file_digest(str(tmp_path / "none")) is None
+    assert file_digest(str(tmp_path / "none")) is None
     (tmp_path / "file").write_bytes(b"content")
-    assert release.file_digest(str(tmp_path / "file")) == hashlib.sha256(b"content").hexdigest()
+    assert file_digest(str(tmp_path / "file")) == hashlib.sha256(b"content").hexdigest()
 
 
 def test_the_state_compares_every_part() -> None:

@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
 
-from tools.build_release import ReleaseError, build
+from tools.build_release import build
 
 CLI = "def main():\n    print('it runs')\n    return 3\n"
 
@@ -33,12 +34,21 @@ def units(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def requirements(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.txt"
+    path.write_text("tuf==7.0.1 --hash=sha256:00\n")
+    return path
+
+
+@pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     return make_wheel(tmp_path, "btfleet-1.2.3", {"btfleet/__init__.py": "", "btfleet/cli.py": CLI})
 
 
-def test_holds_launcher_library_and_units(tmp_path: Path, wheel: Path, units: Path) -> None:
-    archive = build([wheel], units, tmp_path)
+def test_holds_launcher_library_units_and_requirements(
+    tmp_path: Path, wheel: Path, units: Path, requirements: Path
+) -> None:
+    archive = build(wheel, units, requirements, tmp_path)
     assert archive.name == "btfleet-1.2.3.tar.gz"
     with tarfile.open(archive) as content:
         members = {member.name: member for member in content.getmembers()}
@@ -46,17 +56,18 @@ def test_holds_launcher_library_and_units(tmp_path: Path, wheel: Path, units: Pa
         "btfleet-1.2.3/bin/btfleet",
         "btfleet-1.2.3/lib/btfleet/__init__.py",
         "btfleet-1.2.3/lib/btfleet/cli.py",
+        "btfleet-1.2.3/requirements.txt",
         "btfleet-1.2.3/units/btfleet-conntracker.service",
     ]
     modes = {name.split("/")[1]: member.mode for name, member in members.items()}
-    assert modes == {"bin": 0o755, "lib": 0o644, "units": 0o644}
+    assert modes == {"bin": 0o755, "lib": 0o644, "requirements.txt": 0o644, "units": 0o644}
     assert {(member.uid, member.gid, member.mtime) for member in members.values()} == {(0, 0, 0)}
 
 
 def test_the_launcher_finds_its_library_through_a_link(
-    tmp_path: Path, wheel: Path, units: Path
+    tmp_path: Path, wheel: Path, units: Path, requirements: Path
 ) -> None:
-    archive = build([wheel], units, tmp_path)
+    archive = build(wheel, units, requirements, tmp_path)
     subprocess.run(["tar", "-xzf", str(archive), "-C", str(tmp_path)], check=True)
     link = tmp_path / "btfleet"
     link.symlink_to(tmp_path / "btfleet-1.2.3" / "bin" / "btfleet")
@@ -66,26 +77,27 @@ def test_the_launcher_finds_its_library_through_a_link(
     assert (done.stdout, done.stderr, done.returncode) == ("it runs\n", "", 3)
 
 
-def test_wheels_must_not_overwrite_each_other(tmp_path: Path, wheel: Path, units: Path) -> None:
-    other = make_wheel(tmp_path, "other-1", {"btfleet/cli.py": "another"})
-    with pytest.raises(ReleaseError, match=r"brings another btfleet/cli\.py"):
-        build([wheel, other], units, tmp_path)
-
-
-def test_a_wheel_with_files_elsewhere_is_refused(tmp_path: Path, units: Path) -> None:
-    odd = make_wheel(tmp_path, "odd-1", {"odd-1.data/scripts/odd": ""})
-    with pytest.raises(ReleaseError, match="outside of its packages"):
-        build([odd], units, tmp_path)
-
-
-def test_an_archive_without_units_is_refused(tmp_path: Path, wheel: Path) -> None:
-    with pytest.raises(ReleaseError, match="no systemd unit"):
-        build([wheel], tmp_path / "missing", tmp_path)
-
-
-def test_two_builds_of_the_checkout_give_the_same_bytes(
-    tmp_path: Path, checkout: Path, units: Path
+def test_a_wheel_with_files_elsewhere_is_refused(
+    tmp_path: Path, units: Path, requirements: Path
 ) -> None:
+    odd = make_wheel(tmp_path, "odd-1", {"odd-1.data/scripts/odd": ""})
+    with pytest.raises(ArchiveError, match="outside of its packages"):
+        build(odd, units, requirements, tmp_path)
+
+
+def test_an_archive_without_units_is_refused(
+    tmp_path: Path, wheel: Path, requirements: Path
+) -> None:
+    with pytest.raises(ArchiveError, match="no systemd unit"):
+        build(wheel, tmp_path / "missing", requirements, tmp_path)
+
+
+def test_what_is_no_wheel_is_refused(tmp_path: Path, units: Path, requirements: Path) -> None:
+    with pytest.raises(ArchiveError, match="is not a wheel"):
+        build(requirements, units, requirements, tmp_path)
+
+
+def test_two_builds_of_the_checkout_give_the_same_bytes(tmp_path: Path, checkout: Path) -> None:
     digests = set()
     for attempt in ("one", "two"):
         folder = tmp_path / attempt
@@ -96,17 +108,21 @@ def test_two_builds_of_the_checkout_give_the_same_bytes(
             check=True,
             capture_output=True,
         )
-        archive = build(list(folder.glob("*.whl")), units, folder)
+        archive = build(
+            next(folder.glob("*.whl")),
+            checkout / "agent" / "units",
+            checkout / "requirements" / "agent.txt",
+            folder,
+        )
         digests.add(hashlib.sha256(archive.read_bytes()).hexdigest())
-        time.sleep(2)  # a zip's times are two seconds apart at the least
+        if attempt == "one":
+            time.sleep(2)  # a zip's times are two seconds apart at the least
     assert len(digests) == 1
 
-    library = checkout / "plugins" / "module_utils" / "kernel"
     with tarfile.open(archive) as content:
         top = content.getnames()[0].split("/")[0]
-        packed = {
-            name[len(f"{top}/lib/btfleet/kernel/") :]
-            for name in content.getnames()
-            if name.startswith(f"{top}/lib/btfleet/kernel/")
-        }
-    assert packed == {str(path.relative_to(library)) for path in library.rglob("*.py")}
+        for name in ("kernel", "products"):
+            library = checkout / "plugins" / "module_utils" / name
+            prefix = f"{top}/lib/btfleet/{name}/"
+            packed = {path[len(prefix) :] for path in content.getnames() if path.startswith(prefix)}
+            assert packed == {str(path.relative_to(library)) for path in library.rglob("*.py")}
