@@ -32,7 +32,7 @@ MAX_CALLS = 20000
 MAX_REQUEST_BYTES = 4 << 20
 HOUSEKEEPING_SECONDS = 1.0
 GRACE_SECONDS = 5.0
-_OPTIONS = (
+OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     # A second service on the same port is a mistake, not a replica
     ("grpc.so_reuseport", 0),
@@ -70,7 +70,7 @@ class Daemon:
     def running(self) -> Iterator[None]:
         """Serves while it lasts, and then lets the calls in progress end; raises SettingsError."""
         pool = Pool(THREADS, thread_name_prefix="poll")
-        server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        server = grpc.server(pool, options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         service = ConfigService(
             self.refresher, self._tokens, self.clients, self.metrics, self.settings.enabled
         )

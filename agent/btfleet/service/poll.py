@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Iterable, Mapping, NamedTuple
 
@@ -124,10 +125,8 @@ def _cached(files: Iterable[TargetFileMeta]) -> dict[str, tuple[int, str]]:
     _count("cached_target_files", files, MAX_CACHED_FILES)
     for index, file in enumerate(files):
         where = f"cached_target_files[{index}]"
-        try:
-            paths.parse(file.path)
-        except ConfigError as exc:
-            raise InvalidPoll(f"{where}.path: {exc}") from None
+        if (wrong := _wrong_path(file.path)) is not None:
+            raise InvalidPoll(f"{where}.path: {wrong}")
         if file.length < 0:
             raise InvalidPoll(f"{where}.length is {file.length}, needed: 0 or more")
         if not 1 <= len(file.hashes) <= MAX_HASHES:
@@ -144,6 +143,16 @@ def _cached(files: Iterable[TargetFileMeta]) -> dict[str, tuple[int, str]]:
                 sha256 = each.hash.lower()
         found[file.path] = (file.length, sha256)
     return found
+
+
+@functools.lru_cache(maxsize=16384)
+def _wrong_path(path: str) -> str | None:
+    """What is wrong with a path. A fleet has few of them, and names them in every poll."""
+    try:
+        paths.parse(path)
+    except ConfigError as exc:
+        return str(exc)
+    return None
 
 
 def _names(where: str, values: Iterable[str], most: int) -> list[str]:

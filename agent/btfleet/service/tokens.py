@@ -41,7 +41,7 @@ def parse(data: object, name: str) -> dict[str, Identity]:
         if not isinstance(names, Mapping):
             raise SettingsError(f"{name}: {section} is no object, needed: names and their hashes")
         for owner, hashes in names.items():
-            where = f"{name}: {section}.{ascii(owner)[1:101]}"
+            where = f"{name}: {section}.{ascii(owner[:100])[1:-1]}"
             if not owner or not isinstance(hashes, list):
                 raise SettingsError(f"{where} is no list, needed: a list of SHA-256 hashes in hex")
             for value in hashes:
@@ -54,7 +54,7 @@ def parse(data: object, name: str) -> dict[str, Identity]:
                 identity = found.setdefault(value, Identity(kind, owner))
                 if identity != (kind, owner):
                     raise SettingsError(
-                        f"{where} has a token of {identity.kind} {ascii(identity.name)[1:101]} "
+                        f"{where} has a token of {identity.kind} {ascii(identity.name[:100])[1:-1]} "
                         "too, needed: a token of its own"
                     )
     return found
