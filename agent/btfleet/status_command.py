@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`btfleet status`: what the kernel holds, compared with what was loaded."""
+"""`btfleet status`: what the kernel holds, compared with what was loaded; and the poller agent."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import argparse
 import json
 import time
 
-from btfleet import __version__
+from btfleet import __version__, agent_status
 from btfleet.kernel.status import Status, read
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0 if a tracker is loaded and all is as recorded, else 1."""
     status = read()
+    agent = agent_status.read()
     if options.json:
-        print(json.dumps(status.to_dict()))
+        print(json.dumps({**status.to_dict(), "agent": agent}))
     else:
-        for line in describe(status, int(time.time())):
+        now = int(time.time())
+        for line in describe(status, now) + agent_status.describe(agent, now):
             print(line)
     return 0 if status.healthy else 1
 
@@ -29,7 +31,7 @@ def describe(status: Status, now: int) -> list[str]:
     if record is None:
         lines.append("tracker   not loaded")
     else:
-        age = _age(now - int(str(record["loaded_at"])))
+        age = agent_status.age(now - int(str(record["loaded_at"])))
         state = "as loaded" if status.healthy else "NOT as loaded"
         lines.append(
             f"tracker   {state}: tier {record['tier']}, {record['lifecycle']}, "
@@ -55,10 +57,3 @@ def _settings(spec: object) -> str:
         return ""
     names = ("tcpv6_enabled", "udpv6_enabled", "max_entries", "closed_entries")
     return ", ".join(f"{name} {json.dumps(spec.get(name))}" for name in names)
-
-
-def _age(seconds: int) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{max(seconds, 0)} s"

@@ -40,7 +40,7 @@ class ServiceChannel:
         self._channel: grpc.Channel | None = None
         self._stub: config_pb2_grpc.ConfigServiceStub | None = None
         self._files: tuple[Signature | None, ...] = ()
-        self._call: grpc.CallFuture[pb.ClientGetConfigsResponse] | None = None
+        self._call: grpc.Future[pb.ClientGetConfigsResponse] | None = None
 
     def poll(self, request: pb.ClientGetConfigsRequest) -> pb.ClientGetConfigsResponse:
         """One call; raises SettingsError or a ServiceError."""

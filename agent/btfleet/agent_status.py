@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The poller agent's state for `btfleet status`, which works without an agent too."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from btfleet.poller.errors import SettingsError
+from btfleet.poller.settings import PATH, SOCKET, load
+
+# Seconds: an agent that is alive answers in milliseconds
+_TIMEOUT = 3.0
+
+
+def read(settings_path: str = PATH) -> dict[str, Any] | None:
+    """The agent's own state (AgentState as JSON has it) with `running`; None without an agent.
+
+    Where it does not run, or does not answer, there is only an `error`.
+    """
+    if not os.path.lexists(settings_path):
+        return None
+    try:
+        path = load(settings_path).socket
+    except SettingsError as exc:
+        if os.access(settings_path, os.R_OK):
+            return {"running": False, "error": str(exc)}
+        path = SOCKET  # the settings are not for everybody to read
+    if not os.path.exists(path):
+        return {
+            "running": False,
+            "error": "it does not run: see `systemctl status btfleet-agent.service`",
+        }
+    return _ask(path)
+
+
+def _ask(path: str) -> dict[str, Any]:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import grpc  # noqa: PLC0415 takes longer than all the rest
+    from google.protobuf import empty_pb2, json_format  # noqa: PLC0415
+
+    from btfleet.agent.v1 import agent_pb2_grpc  # noqa: PLC0415
+
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        try:
+            state = agent_pb2_grpc.AgentServiceStub(channel).GetState(
+                empty_pb2.Empty(), timeout=_TIMEOUT
+            )
+        except grpc.RpcError as exc:
+            return {"running": False, "error": f"{path} does not answer ({exc.details()})"}
+    data: dict[str, Any] = json_format.MessageToDict(
+        state, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {"running": True, "error": None, **data}
+
+
+def describe(agent: dict[str, Any] | None, now: int) -> list[str]:
+    """The lines for a person."""
+    if agent is None:
+        return []
+    if not agent["running"]:
+        return [f"agent     NOT running: {agent['error']}"]
+    client, health = agent["client"], agent["health"]
+    success = int(agent["last_success_at"])
+    polled = f"last success {age(now - success)} ago" if success else "no success yet"
+    well = "well" if health["healthy"] else "NOT well"
+    interval = f"{agent['poll_interval_seconds']:g}"
+    lines = [f"agent     {well}: polls {agent['service']} each {interval} s, {polled}"]
+    lines += [
+        f"problem   {name}: {part['last_error']}"
+        for name, part in sorted(health["components"].items())
+        if not part["healthy"]
+    ]
+    if agent["polling_ended"]:
+        lines.append("polling   ended: the service has remote config switched off")
+    if agent["config_status"] == "CONFIG_STATUS_EXPIRED":
+        lines.append("expired   the director has expired: no config is in force")
+    lines.append(f"remote    root {client['root_version']}, targets {client['targets_version']}")
+    lines += [_config(state, now) for state in client["config_states"]]
+    lines += [
+        f"setting   {value['key']} {value['value']}, decided by {value['owner'] or 'nobody known'}"
+        for value in agent["effective"]
+        if value["owner"] != "base"
+    ]
+    return lines
+
+
+def _config(state: dict[str, Any], now: int) -> str:
+    phase = state["apply_phase"].replace("APPLY_PHASE_", "")
+    line = (
+        f"config    {state['path']} version {state['version']}: {phase} "
+        f"for {age(now - int(state['changed_at']))}"
+    )
+    if state["fingerprint"]:
+        line += f", spec {state['fingerprint'][:12]}"
+    return f"{line}: {state['apply_error']}" if state["apply_error"] else line
+
+
+def age(seconds: int) -> str:
+    """A time span for a person."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"
