@@ -30,7 +30,10 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--spec", metavar="FILE", help="default: /etc/btfleet/spec.json")
     load.set_defaults(run="load_command")
 
-    status = commands.add_parser("status", help="what is loaded; exit code 1 if not as recorded")
+    status = commands.add_parser(
+        "status",
+        help="what is loaded, and which remote config is in force; exit code 1 if not as loaded",
+    )
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run="status_command")
 
@@ -43,6 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     service.add_argument("--check", action="store_true", help="only check settings and files")
     service.set_defaults(run="service_command")
+
+    agent = commands.add_parser("agent", help="fetch, verify and apply this host's remote config")
+    agent.add_argument(
+        "--settings",
+        metavar="FILE",
+        default="/etc/btfleet/agent.json",
+        help="default: /etc/btfleet/agent.json",
+    )
+    agent.set_defaults(run="agent_command")
 
     conntrack = commands.add_parser("conntrack", help="look at translations")
     _conntrack(conntrack.add_subparsers(metavar="COMMAND", required=True))
