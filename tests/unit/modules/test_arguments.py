@@ -15,6 +15,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import ta
 
 MODULES = (
     "config_repository",
+    "config_state_info",
     "conntrack_info",
     "conntrack_object",
     "core_support_info",
