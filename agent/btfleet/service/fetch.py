@@ -8,6 +8,7 @@ https://) and stops at whatever comes first: too many bytes, too slow, too late.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import socket
@@ -16,10 +17,15 @@ import stat
 import threading
 import time
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
-from typing import Iterator, NamedTuple, Protocol
+from typing import IO, Iterator, NamedTuple, Protocol
 from urllib.parse import urljoin, urlsplit
 
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    SlowRetrievalError,
+)
 from tuf.ngclient import FetcherInterface
 
 from btfleet import __version__
@@ -294,6 +300,19 @@ class Fetcher(FetcherInterface):
         self.asked = url[len(self._source.base) :]
         return self._budget.metered(self._source.chunks(url, self._budget))
 
+    @contextlib.contextmanager
+    def download_file(self, url: str, max_length: int) -> Iterator[IO[bytes]]:
+        """As the interface's own, but in memory: all that is fetched is small."""
+        content = io.BytesIO()
+        for chunk in self.fetch(url):
+            if content.tell() + len(chunk) > max_length:
+                raise DownloadLengthMismatchError(
+                    f"more than the {max_length} bytes that it may have"
+                )
+            content.write(chunk)
+        content.seek(0)
+        yield content
+
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Metadata, which has to mean the same to every reader, before anybody parses it."""
         raw = super().download_bytes(url, max_length)
@@ -306,15 +325,17 @@ class Fetcher(FetcherInterface):
         return raw
 
     def exists(self, url: str, max_length: int) -> bool:
-        """Whether there is such a file; does not count as asked for."""
+        """Whether there is such a file, of whatever length; does not count as asked for."""
         asked = self.asked
         try:
             super().download_bytes(url, max_length)
+            found = True
+        except DownloadLengthMismatchError:
+            found = True
         except DownloadHTTPError:
-            return False
-        finally:
-            self.asked = asked
-        return True
+            found = False
+        self.asked = asked
+        return found
 
     def _check_root(self, url: str) -> None:
         found = _ROOT.fullmatch(url.rpartition("/")[2])

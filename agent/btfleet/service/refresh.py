@@ -10,14 +10,14 @@ import time
 from typing import Callable, Mapping
 
 from btfleet.service.backoff import Backoff
-from btfleet.service.chain import REPOSITORIES
+from btfleet.service.chain import REPOSITORIES, Chain
 from btfleet.service.errors import Refused, ServiceError, StoreError
 from btfleet.service.fetch import Limits
 from btfleet.service.generation import NOTHING, Generation, restore, verify
 from btfleet.service.settings import Settings, read_file
 from btfleet.service.snapshot import Snapshot
 from btfleet.service.store import Store
-from btfleet.service.update import check_anchor, trusts, update
+from btfleet.service.update import check_anchor, is_unchanged, trusts, update
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Refresher:
         self._settings, self._store, self._anchors, self._limits = settings, store, anchors, limits
         self._lock = threading.Lock()
         self.snapshot: Snapshot | None = None
+        self._chains: Mapping[str, Chain] = {}
         self.refreshed_at = 0.0
         self.last_error = ""
         stored = store.load()
@@ -60,6 +61,7 @@ class Refresher:
         if all(trusts(stored.chains[name], anchors[name]) for name in REPOSITORIES):
             try:
                 self.snapshot = self._built(restore(stored, opened, settings.org))
+                self._chains = stored.chains
             except Refused as exc:  # of another org, say: its versions still count
                 self.last_error = str(exc)
                 logger.warning("what is stored is not served: %s", exc)
@@ -81,6 +83,8 @@ class Refresher:
 
     def _refresh(self, from_roots: bool) -> bool:
         try:
+            if not from_roots and self._is_unchanged():
+                return False
             stored = NOTHING if from_roots else self._store.load()
             generation = update(
                 self._settings.repository,
@@ -104,8 +108,17 @@ class Refresher:
                 f"cannot write below {self._settings.state_folder} ({exc.strerror or exc}): "
                 "make room on its disk; what is served is unchanged",
             ) from None
-        self.snapshot = snapshot
+        self.snapshot, self._chains = snapshot, generation.chains
         return True
+
+    def _is_unchanged(self) -> bool:
+        """A look at the repository that costs next to nothing, while nothing has expired."""
+        snapshot = self.snapshot
+        if snapshot is None or time.time() >= snapshot.first_expiry:
+            return False
+        return is_unchanged(
+            self._settings.repository, self._settings.repository_ca, self._chains, self._limits
+        )
 
     def _built(self, generation: Generation) -> Snapshot:
         return Snapshot(generation, self._settings.suggested_interval_seconds)

@@ -79,6 +79,11 @@ class Snapshot:
             suggested_interval_seconds=suggested_interval_seconds
         ).SerializeToString()
 
+    @property
+    def first_expiry(self) -> int:
+        """Unix time at which the first metadata of either repository expire."""
+        return min(expires for roles in self.chain_expires.values() for expires in roles.values())
+
     def is_expired(self, now: float) -> bool:
         """Whether the director's metadata are too old to be used."""
         return now >= self.expires

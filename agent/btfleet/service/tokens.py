@@ -53,9 +53,10 @@ def parse(data: object, name: str) -> dict[str, Identity]:
                     )
                 identity = found.setdefault(value, Identity(kind, owner))
                 if identity != (kind, owner):
+                    other = ascii(identity.name[:100])[1:-1]
                     raise SettingsError(
-                        f"{where} has a token of {identity.kind} {ascii(identity.name[:100])[1:-1]} "
-                        "too, needed: a token of its own"
+                        f"{where} has a token of {identity.kind} {other} too, "
+                        "needed: a token of its own"
                     )
     return found
 

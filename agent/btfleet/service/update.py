@@ -9,9 +9,10 @@ before the caller commits the result. python-tuf's Updater verifies each reposit
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
-from typing import Mapping
+from typing import IO, Mapping
 
 from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import Metadata, Root
@@ -73,6 +74,39 @@ def update(
     finally:
         source.close()
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def is_unchanged(
+    repository: str,
+    repository_ca: str | None,
+    chains: Mapping[str, Chain],
+    limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
+) -> bool:
+    """Whether both repositories still are at these verified chains; raises Refused.
+
+    The caller has seen to it that nothing in them has expired.
+    The same timestamp, to the byte, names the same snapshot, and that the same targets. So where
+    no new root has come either, there is nothing to verify again.
+    """
+    budget = Budget(limits)
+    source = open_source(repository, repository_ca)
+    try:
+        return all(_is_at(source, budget, name, chain) for name, chain in chains.items())
+    finally:
+        source.close()
+
+
+def _is_at(source: Source, budget: Budget, name: str, chain: Chain) -> bool:
+    fetcher = Fetcher(source, budget, name, chain.root_version)
+    base = f"{source.base}{name}/"
+    try:
+        raw = fetcher.download_bytes(f"{base}timestamp.json", CONFIG.timestamp_max_length)
+        return raw == chain.metadata["timestamp"] and not any(
+            fetcher.exists(f"{base}{version}.root.json", CONFIG.root_max_length)
+            for version in (chain.root_version + 1, chain.root_version + 2)
+        )
+    except (DownloadError, RepositoryError) as exc:
+        raise explain(name, fetcher.asked, fetcher.got, exc) from None
 
 
 def trusts(chain: Chain | None, anchor: bytes) -> bool:
@@ -169,20 +203,24 @@ class _Client:
     def files(self, targets: list[Target], known: Mapping[str, bytes]) -> dict[str, bytes]:
         """The files of the targets by SHA-256; those that are not known are fetched."""
         found = {}
-        path = self._folder / "file"
-        for target in targets:
-            if target.sha256 in found:
-                continue
-            raw = known.get(target.sha256)
-            if raw is not None and hashlib.sha256(raw).hexdigest() == target.sha256:
+        # Each goes through a file in memory: thousands of small ones on the disk take their time
+        with open(os.memfd_create("target"), "rb") as memory:
+            for target in targets:
+                if target.sha256 in found:
+                    continue
+                raw = known.get(target.sha256)
+                if raw is None or hashlib.sha256(raw).hexdigest() != target.sha256:
+                    raw = self._fetch(target, memory)
                 found[target.sha256] = raw
-            else:
-                try:
-                    self._updater.download_target(target.file, str(path))
-                except (DownloadError, RepositoryError) as exc:
-                    raise self._explain(exc) from None
-                found[target.sha256] = path.read_bytes()
         return found
+
+    def _fetch(self, target: Target, memory: IO[bytes]) -> bytes:
+        try:
+            self._updater.download_target(target.file, f"/proc/self/fd/{memory.fileno()}")
+        except (DownloadError, RepositoryError) as exc:
+            raise self._explain(exc) from None
+        memory.seek(0)
+        return memory.read()
 
     def _roots(self) -> dict[int, bytes]:
         roots = dict(self._start.roots)

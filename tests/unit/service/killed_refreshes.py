@@ -7,6 +7,7 @@ Arguments: FOLDER COUNT SEED.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -61,24 +62,47 @@ def stored(state: Path) -> int:
     return versions.pop()
 
 
+def calls_of(simulator: Simulator, state: Path, kill_at: float = math.inf) -> int:
+    """Refreshes, and kills this process at that function call; returns how many there were."""
+    calls = 0
+
+    def count(_frame: object, _event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    refresh(simulator, state)
+    sys.setprofile(None)
+    return calls
+
+
 def main() -> None:
     """Prints the version that was published, that was there before, and after, for each kill."""
     folder, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     rng = random.Random(seed)  # noqa: S311
     simulator, state = Simulator(folder / "repository"), folder / "state"
     publish(simulator, 1)
-    started = time.monotonic()
     refresh(simulator, state)
-    usual = time.monotonic() - started
-    for version in range(2, count + 2):
+    publish(simulator, 2)
+    started = time.monotonic()
+    usual_calls = calls_of(simulator, state)
+    usual_seconds = time.monotonic() - started
+    for version in range(3, count + 3):
         publish(simulator, version)
         before = stored(state)
+        # Now by the clock, which strikes inside of the database too, now at a call: anywhere, in
+        # the commit at the end, or not at all
+        by_clock = version % 3 == 0
+        share = rng.choice([rng.uniform(0, 1), rng.uniform(0.97, 1), 1.5])
         child = os.fork()
         if child == 0:
-            refresh(simulator, state)
+            calls_of(simulator, state, math.inf if by_clock else usual_calls * share)
             os._exit(0)
-        time.sleep(rng.uniform(0, 1.2 * usual))
-        os.kill(child, signal.SIGKILL)
+        if by_clock:
+            time.sleep(rng.uniform(0, usual_seconds))
+            os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         print(version, before, stored(state))
     refresh(simulator, state)

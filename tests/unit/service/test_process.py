@@ -45,7 +45,7 @@ def test_a_refresh_that_is_killed_leaves_the_old_state_or_the_new_one(
         assert after in (before, published)
         outcomes.add(after == published)
     assert outcomes == {True, False}, "all were killed too early, or all too late"
-    assert end == ["end", str(KILLS + 1)]
+    assert end == ["end", str(KILLS + 2)]
 
 
 @pytest.fixture
