@@ -153,7 +153,7 @@ def run(runner: Runner, now: int) -> dict[str, Any]:
         configs = []
     lines = config_state.disagreements(configs, stored.expired, now)
     if agent["installed"] and not agent["running"]:
-        lines.insert(0, f"the agent does not run: {agent['error']}")
+        lines.insert(0, f"the agent: {agent['error']}")
     return {
         "changed": False,
         "agreed": agent["running"] and not lines and not unknown,
