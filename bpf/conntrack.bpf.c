@@ -4,6 +4,7 @@
  * network namespace at once. Entry points are at the end; user space chooses which ones to load.
  */
 #include <stdbool.h>
+#include <stddef.h>
 #include <linux/bpf.h>
 #include "kernel_types.h"
 #include <bpf/bpf_helpers.h>
@@ -32,8 +33,8 @@ const volatile __u32 seed_portid = 0;
 /* Settings of the spec. */
 const volatile __u8 tcpv6_enabled = 1;
 const volatile __u8 udpv6_enabled = 1;
-/* Which pass of the take-in this is; user space sets it before each (see on_seed()). */
-__u8 seed_generation = 1;
+/* Written by user space before each step of a load. */
+struct conntrack_load load_step = { .generation = 1 };
 
 const char object_license[] SEC("license") = "GPL";
 /* Read by user space before it hands the file to libbpf, which passes over this section. */
@@ -308,7 +309,7 @@ static __always_inline int seed_direction(const struct conntrack_key *key,
 	found = bpf_map_lookup_elem(&conntrack_live, key);
 	if (!found || found->ct != value->ct)
 		return err;
-	found->generation = seed_generation;
+	found->generation = load_step.generation;
 	return ALREADY_THERE;
 }
 
@@ -337,7 +338,7 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 		return 0;
 	value.ct = (__u64)ct;
 	value.flags = CONNTRACK_SEEDED;
-	value.generation = seed_generation;
+	value.generation = load_step.generation;
 	orig = seed_direction(&flow.orig, &flow.reply, &value, CONNTRACK_ORIG);
 	reply = orig < 0 ? orig : seed_direction(&flow.reply, &flow.orig, &value, 0);
 	if (orig >= 0 && reply < 0)
@@ -346,6 +347,249 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 		count_failed_write(reply);
 	if (reply >= 0 && (orig != ALREADY_THERE || reply != ALREADY_THERE))
 		count(COUNTER_SEEDED);
+	return 0;
+}
+
+/*
+ * Reading and copying of whole maps. A program that runs as a map's iterator does it without map
+ * system calls: while one of those works, the kernel passes over the kprobe programs of its CPU,
+ * and a flow inserted from an interrupt would be missed.
+ */
+
+/* The part that a key and a value have in common. */
+struct ends {
+	struct conntrack_addr saddr;
+	struct conntrack_addr daddr;
+	__u16 sport;
+	__u16 dport;
+};
+
+_Static_assert(sizeof(struct ends) == 36, "no padding");
+_Static_assert(sizeof(struct conntrack_key) - 8 == sizeof(struct ends), "a key ends with its ends");
+_Static_assert(__builtin_offsetof(struct conntrack_value, zone) -
+			       __builtin_offsetof(struct conntrack_value, saddr) ==
+		       sizeof(struct ends),
+	       "a value's ends lie as a key's");
+
+/* Also in plugins/module_utils/kernel/table.py; others go by their number. */
+static const struct {
+	__u8 number;
+	char name[8];
+} protocols[] = {
+	{ IPPROTO_ICMP, "icmp" }, { IPPROTO_TCP, "tcp" }, { IPPROTO_UDP, "udp" },
+	{ 33, "dccp" },		  { 47, "gre" },	  { IPPROTO_ICMPV6, "icmpv6" },
+	{ 132, "sctp" },	  { 136, "udplite" },
+};
+
+static const char state_live[] = "live", state_closed[] = "closed", colon[] = ":";
+
+/*
+ * The groups of an IPv6 address that "::" stands for, a bit each: the first longest run of zeros.
+ * Computed without branches, after which the verifier would follow each pattern by itself.
+ */
+static __always_inline __u32 shortened(const __u16 group[8])
+{
+	__u32 zeros = 0, run, longest = 0, length = 0;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 8; i++) {
+		__u32 below = group[i] - 1U;
+
+		barrier_var(below); /* or clang makes it a branch again */
+		zeros |= below >> 31 << i;
+	}
+	run = zeros;
+#pragma clang loop unroll(disable)
+	for (int i = 1; i < 8; i++) {
+		run &= zeros >> i; /* where runs of i + 1 begin */
+		if (run) {
+			longest = run;
+			length = i + 1;
+		}
+	}
+	return (longest & -longest) * ((1U << length) - 1);
+}
+
+/* As inet_ntop() writes it. */
+static __noinline int print_ipv6(struct seq_file *seq, const struct conntrack_addr *addr)
+{
+	__u16 group[8];
+	__u32 hidden;
+
+	if (!addr->word[0] && !addr->word[1] && addr->word[2] == bpf_htonl(0xffff)) {
+		BPF_SEQ_PRINTF(seq, "::ffff:%pI4", &addr->word[3]);
+		return 0;
+	}
+	if (!addr->word[0] && !addr->word[1] && !addr->word[2] && bpf_ntohl(addr->word[3]) >> 16) {
+		BPF_SEQ_PRINTF(seq, "::%pI4", &addr->word[3]);
+		return 0;
+	}
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__u32 word = bpf_ntohl(addr->word[i]);
+
+		group[2 * i] = word >> 16;
+		group[2 * i + 1] = word;
+	}
+	hidden = shortened(group);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 8; i++) {
+		if (!(hidden >> i & 1))
+			BPF_SEQ_PRINTF(seq, "%s%x", i ? colon : colon + 1, group[i]);
+		else if (!(hidden << 1 >> i & 1))
+			BPF_SEQ_PRINTF(seq, ":");
+	}
+	if (hidden >> 7)
+		BPF_SEQ_PRINTF(seq, ":");
+	return 0;
+}
+
+static __always_inline void print_addr(struct seq_file *seq, const struct conntrack_addr *addr,
+				       __u8 family)
+{
+	if (family == AF_INET)
+		BPF_SEQ_PRINTF(seq, "%pI4", addr);
+	else
+		print_ipv6(seq, addr);
+}
+
+static __noinline int print_ends(struct seq_file *seq, const struct ends *ends, __u8 family,
+				 bool is_icmp)
+{
+	BPF_SEQ_PRINTF(seq, "{\"src\": \"");
+	print_addr(seq, &ends->saddr, family);
+	if (is_icmp)
+		BPF_SEQ_PRINTF(seq, "\", \"dst\": \"");
+	else
+		BPF_SEQ_PRINTF(seq, "\", \"sport\": %u, \"dst\": \"", ends->sport);
+	print_addr(seq, &ends->daddr, family);
+	if (is_icmp)
+		BPF_SEQ_PRINTF(seq, "\", \"id\": %u, \"type\": %u, \"code\": %u}", ends->sport,
+			       ends->dport >> 8, ends->dport & 0xff);
+	else
+		BPF_SEQ_PRINTF(seq, "\", \"dport\": %u}", ends->dport);
+	return 0;
+}
+
+/* Zone and protocol: what comes before the ends. */
+static __noinline int print_begin(struct seq_file *seq, const struct conntrack_key *key,
+				  __u16 other_zone, const char *protocol)
+{
+	if (key->zone == other_zone)
+		BPF_SEQ_PRINTF(seq, "{\"netns\": %u, \"zone\": %u, ", key->netns, key->zone);
+	else if (key->zone)
+		BPF_SEQ_PRINTF(seq, "{\"netns\": %u, \"zone\": %u, \"zone_dir\": \"orig\", ",
+			       key->netns, key->zone);
+	else
+		BPF_SEQ_PRINTF(seq, "{\"netns\": %u, \"zone\": %u, \"zone_dir\": \"reply\", ",
+			       key->netns, other_zone);
+	if (key->family == AF_INET)
+		BPF_SEQ_PRINTF(seq, "\"family\": \"ipv4\", ");
+	else
+		BPF_SEQ_PRINTF(seq, "\"family\": \"ipv6\", ");
+	if (protocol)
+		BPF_SEQ_PRINTF(seq, "\"protocol\": \"%s\", \"orig\": ", protocol);
+	else
+		BPF_SEQ_PRINTF(seq, "\"protocol\": \"%u\", \"orig\": ", key->protocol);
+	return 0;
+}
+
+/* Each flow as a line of JSON, from its original direction: the text of table.json_lines(). */
+SEC("iter/bpf_map_elem")
+int iter_dump(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	const struct conntrack_key *key = ctx->key;
+	const struct conntrack_value *value = ctx->value;
+	const char *protocol = NULL, *state;
+	const struct ends *orig, *reply;
+	bool is_icmp;
+
+	if (!key || !value || !(value->flags & CONNTRACK_ORIG))
+		return 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < (int)(sizeof(protocols) / sizeof(protocols[0])); i++) {
+		if (key->protocol == protocols[i].number)
+			protocol = protocols[i].name;
+	}
+	orig = (const struct ends *)&key->saddr;
+	reply = (const struct ends *)&value->saddr;
+	state = value->closed_ns ? state_closed : state_live;
+	is_icmp = key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6;
+	/* Nearly every flow there is, by one call in place of 13 */
+	if (key->family == AF_INET && key->zone == value->zone && protocol && !is_icmp) {
+		BPF_SEQ_PRINTF(seq,
+			       "{\"netns\": %u, \"zone\": %u, \"family\": \"ipv4\", "
+			       "\"protocol\": \"%s\", "
+			       "\"orig\": {\"src\": \"%pI4\", \"sport\": %u, "
+			       "\"dst\": \"%pI4\", \"dport\": %u}, "
+			       "\"reply\": {\"src\": \"%pI4\", \"sport\": %u, "
+			       "\"dst\": \"%pI4\", \"dport\": %u}, \"state\": \"%s\"}\n",
+			       key->netns, key->zone, protocol, &orig->saddr, orig->sport,
+			       &orig->daddr, orig->dport, &reply->saddr, reply->sport,
+			       &reply->daddr, reply->dport, state);
+		return 0;
+	}
+	print_begin(seq, key, value->zone, protocol);
+	print_ends(seq, orig, key->family, is_icmp);
+	BPF_SEQ_PRINTF(seq, ", \"reply\": ");
+	print_ends(seq, reply, key->family, is_icmp);
+	BPF_SEQ_PRINTF(seq, ", \"state\": \"%s\"}\n", state);
+	return 0;
+}
+
+static __always_inline void write_entry(struct seq_file *seq, const struct conntrack_key *from_key,
+					const struct conntrack_value *from_value)
+{
+	struct conntrack_key key = *from_key;
+	struct conntrack_value value = *from_value;
+
+	bpf_seq_write(seq, &key, sizeof(key));
+	bpf_seq_write(seq, &value, sizeof(value));
+}
+
+/* Every entry, key and value without a gap. */
+SEC("iter/bpf_map_elem")
+int iter_entries(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct conntrack_key *key = ctx->key;
+	const struct conntrack_value *value = ctx->value;
+
+	if (key && value)
+		write_entry(ctx->meta->seq, key, value);
+	return 0;
+}
+
+/* Those among them that were there before the take-in and that its last pass did not come by. */
+SEC("iter/bpf_map_elem")
+int iter_stale(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct conntrack_key *key = ctx->key;
+	const struct conntrack_value *value = ctx->value;
+
+	if (key && value && value->generation != load_step.generation &&
+	    value->created_ns < load_step.stale_before_ns)
+		write_entry(ctx->meta->seq, key, value);
+	return 0;
+}
+
+/* Copies a former map's entries to where they belong now; entries there are kept. */
+SEC("iter/bpf_map_elem")
+int iter_copy(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct conntrack_key *from_key = ctx->key;
+	const struct conntrack_value *from_value = ctx->value;
+	struct conntrack_value value;
+	struct conntrack_key key;
+
+	if (!from_key || !from_value || from_value->closed_ns < load_step.copy_since_ns)
+		return 0;
+	key = *from_key;
+	value = *from_value;
+	if (value.closed_ns)
+		bpf_map_update_elem(&conntrack_closed, &key, &value, BPF_NOEXIST);
+	else
+		bpf_map_update_elem(&conntrack_live, &key, &value, BPF_NOEXIST);
 	return 0;
 }
 

@@ -48,6 +48,13 @@ struct conntrack_value {
 	__u8 generation; /* the pass of the take-in that came by last; 0 = none yet */
 };
 
+/* What the loader tells the programs while it works. */
+struct conntrack_load {
+	__u64 copy_since_ns; /* iter_copy passes over flows that were closed before */
+	__u64 stale_before_ns; /* iter_stale passes over entries that were made later */
+	__u64 generation; /* which pass of the take-in this is */
+};
+
 /* Index into `counters`. Every way out of a program that loses or skips something is counted. */
 enum conntrack_counter {
 	COUNTER_INSERT_HITS, /* runs of the insert program */

@@ -75,6 +75,12 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
 struct nf_conn {
 	struct nf_conntrack_zone zone; /* CONFIG_NF_CONNTRACK_ZONES */
 	struct nf_conntrack_tuple_hash tuplehash[2];
@@ -83,5 +89,13 @@ struct nf_conn {
 };
 
 #pragma clang attribute pop
+
+/* A program's context has one shape in every kernel, so nothing is relocated. */
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key; /* both are null at the end of the map */
+	void *value;
+};
 
 #endif

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
-from itertools import islice
+from itertools import chain, islice
 from typing import Iterator
 
-from btfleet.kernel import netns, table
+from btfleet.kernel import netns, reading, table
 from btfleet.kernel.bpffs import Pins
 from btfleet.kernel.errors import TrackerError
-from btfleet.kernel.layout import CLOSED, LIVE
+from btfleet.kernel.layout import LIVE
 from btfleet.kernel.table import Filter, Flow
 
-_MAPS = {"live": LIVE, "closed": CLOSED}
 _HEADER = ("NETNS", "PROTO", "ORIGINAL", "REPLY", "STATE")
 
 
@@ -57,13 +55,13 @@ def _dump(options: argparse.Namespace) -> int:
     states = ("live", "closed") if options.state == "all" else (options.state,)
     if options.limit is not None and options.limit < 0:
         raise TrackerError(f"limit is {options.limit}, needed: 0 or more")
-    maps = {state: pins.open_map(_MAPS[state]) for state in states}
     if options.json and wanted.is_empty and options.limit is None:
-        for state, fd in maps.items():
-            for chunk in table.json_lines(fd, state):
-                sys.stdout.write(chunk)
+        sys.stdout.flush()
+        for piece in chain.from_iterable(reading.json_lines(pins, state) for state in states):
+            sys.stdout.buffer.write(piece)
         return 0
-    found = (flow for state, fd in maps.items() for flow in table.flows(fd, state, wanted))
+    maps = {state: reading.entries(pins, reading.MAPS[state]) for state in states}
+    found = (flow for state, data in maps.items() for flow in table.select(data, state, wanted))
     chosen = islice(found, options.limit)
     if options.json:
         for flow in chosen:
@@ -144,7 +142,7 @@ def _lookup(options: argparse.Namespace) -> int:
         dst,
         dport,
     )
-    maps = {state: pins.open_map(name) for state, name in _MAPS.items()}
+    maps = {state: pins.open_map(name) for state, name in reading.MAPS.items()}
     flow = table.lookup(maps, key)
     if flow is None:
         print("not translated", file=sys.stderr)
@@ -183,9 +181,7 @@ def _watch(options: argparse.Namespace) -> int:
     before: dict[Flow, None] = {}
     while True:
         # Opened anew each time: a load with other sizes brings another map
-        fd = pins.open_map(LIVE)
-        now = dict.fromkeys(table.flows(fd, "live", wanted))
-        os.close(fd)
+        now = dict.fromkeys(table.select(reading.entries(pins, LIVE), "live", wanted))
         names = netns.names()
         for sign, flow in changes(before, now):
             if options.json:

@@ -93,7 +93,11 @@ owners:
   type: dict
   returned: success
 counters:
-  description: Counters of the programs, summed over all CPUs.
+  description:
+    - Counters of the programs, summed over all CPUs.
+    - C(insert_missed) and C(delete_missed) have how often the kernel passed over a program because
+      its CPU was busy with another one. Kernels count that from 5.12 on for tier V(core/fentry),
+      from 6.7 on for V(core/kprobe).
   type: dict
   returned: success
 maps:
@@ -127,12 +131,13 @@ truncated:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import status, table
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import (
+    reading,
+    status,
+    table,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.layout import CLOSED, LIVE
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
-
-MAPS = {"live": LIVE, "closed": CLOSED}
 
 
 def run(params: dict[str, Any]) -> dict[str, Any]:
@@ -146,8 +151,12 @@ def run(params: dict[str, Any]) -> dict[str, Any]:
     now = status.read(tracker, fill=params["translations"])
     result = {"changed": False, **now.to_dict()}
     if params["translations"]:
-        maps = {state: tracker.pins.open(MAPS[state]) for state in params["states"]}
-        present = {state: fd for state, fd in maps.items() if fd is not None}
+        pinned = tracker.pins.names()
+        present = {
+            state: reading.entries(tracker.pins, reading.MAPS[state])
+            for state in params["states"]
+            if reading.MAPS[state] in pinned
+        }
         rows, more = table.translations(present, wanted, params["limit"])
         result.update(translations=rows, truncated=more)
     return result

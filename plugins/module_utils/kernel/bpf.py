@@ -14,7 +14,7 @@ import ctypes
 import os
 import struct
 from contextlib import contextmanager
-from typing import Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple
 
 from .libc import syscall
 
@@ -38,6 +38,7 @@ MAP_LOOKUP_BATCH = 24
 LINK_CREATE = 28
 LINK_GET_FD_BY_ID = 30
 LINK_GET_NEXT_ID = 31
+ITER_CREATE = 33
 
 # enum bpf_map_type
 HASH = 1
@@ -49,6 +50,7 @@ LRU_HASH = 9
 PROG_TYPE_KPROBE = 2
 PROG_TYPE_TRACING = 26
 TRACE_FENTRY = 24
+TRACE_ITER = 28
 PERF_EVENT = 41
 
 # flags of an update, and of a map's or a pin's opening
@@ -158,7 +160,11 @@ def map_info(fd: int) -> MapInfo:
 
 
 class ProgInfo(NamedTuple):
-    """struct bpf_prog_info: `tag` in hex; run time and count need kernel.bpf_stats_enabled."""
+    """struct bpf_prog_info: `tag` in hex; run time and count need kernel.bpf_stats_enabled.
+
+    `recursion_misses` has how often the kernel passed over the program because its CPU was busy
+    with another one: counted from 5.12 on for tracing programs, from 6.7 on for kprobes.
+    """
 
     type: int
     id: int
@@ -167,6 +173,7 @@ class ProgInfo(NamedTuple):
     map_ids: tuple[int, ...]
     run_time_ns: int
     run_cnt: int
+    recursion_misses: int
 
 
 def prog_info(fd: int) -> ProgInfo:
@@ -177,7 +184,7 @@ def prog_info(fd: int) -> ProgInfo:
     raw = _info(fd, 216, bytes(preset))
     prog_type, prog_id = struct.unpack_from("=II", raw, 0)
     count = min(struct.unpack_from("=I", raw, 52)[0], 64)
-    run_time, run_cnt = struct.unpack_from("=QQ", raw, 192)
+    run_time, run_cnt, misses = struct.unpack_from("=QQQ", raw, 192)
     return ProgInfo(
         type=prog_type,
         id=prog_id,
@@ -186,6 +193,7 @@ def prog_info(fd: int) -> ProgInfo:
         map_ids=struct.unpack_from(f"={count}I", map_ids),
         run_time_ns=run_time,
         run_cnt=run_cnt,
+        recursion_misses=misses,
     )
 
 
@@ -385,9 +393,66 @@ def _one_by_one(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
             yield key, value
 
 
+def map_entries(fd: int) -> Iterator[tuple[bytes, bytes]]:
+    """The (key, value) pairs of a hash map, read in batches."""
+    info = map_info(fd)
+    for keys, values in map_batches(fd, info):
+        yield from zip(_cut(keys, info.key_size), _cut(values, info.value_size))
+
+
+def _cut(run: bytes, size: int) -> Iterator[bytes]:
+    return (run[start : start + size] for start in range(0, len(run), size))
+
+
 def map_fill(fd: int, info: MapInfo) -> int:
     """How many entries a hash map holds."""
     return sum(len(keys) // info.key_size for keys, _values in map_batches(fd, info))
+
+
+# --- iterators ----------------------------------------------------------------------------------
+
+
+def iterator_link(program_fd: int, map_fd: int) -> int:
+    """Binds an iterator program to a map (5.9); a pin of the link is a file that can be read."""
+    pointers = _Pointers()
+    target = struct.pack("=I", map_fd)
+    return call(
+        LINK_CREATE,
+        struct.pack("=IIIIQII", program_fd, 0, TRACE_ITER, 0, pointers.to(target), len(target), 0),
+    )
+
+
+def run_iterator(link_fd: int) -> Iterator[bytes]:
+    """Walks the link's map once; what the program writes, in pieces."""
+    with closing(call(ITER_CREATE, struct.pack("=II", link_fd, 0))) as fd:
+        yield from read_iterator(fd)
+
+
+def read_iterator(fd: int) -> Iterator[bytes]:
+    """The same from a pinned iterator that was opened as a file."""
+    while True:
+        try:
+            piece = os.read(fd, 1 << 16)
+        except BlockingIOError:  # a million entries in a row for which nothing was written
+            continue
+        if not piece:
+            return
+        yield piece
+
+
+def split_entries(
+    pieces: Iterable[bytes], key_size: int, value_size: int
+) -> Iterator[tuple[bytes, bytes]]:
+    """The (key, value) pairs that an iterator program wrote without a gap."""
+    size = key_size + value_size
+    rest = b""
+    for piece in pieces:
+        run = rest + piece
+        whole = len(run) - len(run) % size
+        for start in range(0, whole, size):
+            middle = start + key_size
+            yield run[start:middle], run[middle : start + size]
+        rest = run[whole:]
 
 
 # --- programs, for probes ---------------------------------------------------------------------

@@ -27,6 +27,8 @@ NETLINK_MODULE = "nf_conntrack_netlink"
 
 # A function of the kernel image (5.10 and newer): trying fentry on it needs no module's BTF
 ALWAYS_THERE = "kernel_clone"
+# What programs that iterate over a map's entries are written for (5.9)
+MAP_ITERATOR = "bpf_iter_bpf_map_elem"
 
 # linux/capability.h
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
@@ -274,7 +276,7 @@ def _btf(
     function_ids: dict[str, int] = {}
     try:
         with Btf.of_kernel(lib, MODULE) as kernel:
-            for name in (symbols.INSERT, symbols.DELETE, ALWAYS_THERE):
+            for name in (symbols.INSERT, symbols.DELETE, ALWAYS_THERE, MAP_ITERATOR):
                 type_id = kernel.function(name)
                 if type_id is not None:
                     function_ids[name] = type_id
@@ -367,6 +369,7 @@ def _bpf_features(function_ids: dict[str, int], probes: dict[str, Probe]) -> Non
     )
     probes["perf_links"] = _perf_links()
     probes["tracing_programs"] = _tracing(function_ids)
+    probes["map_iterators"] = _iterators(function_ids)
     jit = _sysctl("net.core.bpf_jit_enable")
     probes["jit"] = Probe(
         INCONCLUSIVE if jit is None else YES if jit != "0" else NO,
@@ -403,6 +406,17 @@ def _tracing(function_ids: dict[str, int]) -> Probe:
         f"BPF_PROG_LOAD of an fentry program on {ALWAYS_THERE}",
         lambda: bpf.prog_load(
             bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function_ids[ALWAYS_THERE]
+        ),
+    )
+
+
+def _iterators(function_ids: dict[str, int]) -> Probe:
+    if MAP_ITERATOR not in function_ids:
+        return Probe(INCONCLUSIVE, f"no function {MAP_ITERATOR} in the kernel's BTF")
+    return _try(
+        "BPF_PROG_LOAD of an iterator over a map",
+        lambda: bpf.prog_load(
+            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_ITER, function_ids[MAP_ITERATOR]
         ),
     )
 

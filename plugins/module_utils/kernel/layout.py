@@ -22,6 +22,8 @@ KEY = struct.Struct("=IHBB16s16sHH")
 VALUE = struct.Struct("=QQQ16s16sHHHBB")
 FLAGS_OFFSET = 62
 GENERATION_OFFSET = 63
+# struct conntrack_load: copy_since_ns, stale_before_ns, generation
+LOAD = struct.Struct("=QQQ")
 
 FLAG_ORIG = 1
 FLAG_SEEDED = 2

@@ -13,11 +13,11 @@ import os
 import socket
 import struct
 import time
-from typing import Callable
+from typing import Callable, Iterator
 
 from . import bpf, netns
 from .errors import LoaderError
-from .layout import GENERATION_OFFSET, KEY, VALUE
+from .layout import GENERATION_OFFSET, KEY, LOAD, VALUE
 
 NETLINK_NETFILTER = 12
 # linux/netfilter/nfnetlink_conntrack.h: subsystem CTNETLINK, message IPCTNL_MSG_CT_GET
@@ -83,21 +83,84 @@ def _drain_if_any(portid: int) -> None:
             drain_dump(portid)
 
 
-def take_in(live_fd: int, set_pass: Callable[[int], None], portid: int, last: int) -> int:
+class MapCalls:
+    """What a load does to whole maps, by map system calls."""
+
+    def __init__(self, tell: Callable[[bytes], None] = lambda _load: None) -> None:
+        self._tell = tell
+
+    def set_pass(self, number: int) -> None:
+        """Tells the seed program which pass it is."""
+        self._tell(LOAD.pack(0, 0, number))
+
+    def stale(self, fd: int, start_ns: int, last: int) -> Iterator[tuple[bytes, bytes]]:
+        """Entries made before `start_ns` that pass `last` did not come by."""
+        for key, value in bpf.map_entries(fd):
+            if value[GENERATION_OFFSET] != last and VALUE.unpack(value)[1] < start_ns:
+                yield key, value
+
+    def copy(self, from_fd: int, to_fd: int, since_ns: int = 0) -> None:
+        """Copies what fits from one map to another of the same shape; entries there are kept.
+
+        With `since_ns`, only flows that were closed then or later.
+        """
+        for key, value in bpf.map_entries(from_fd):
+            if VALUE.unpack(value)[2] < since_ns:
+                continue
+            try:
+                bpf.map_update(to_fd, key, value, bpf.NOEXIST)
+            except FileExistsError:
+                continue
+            except OSError as exc:
+                if exc.errno == bpf.E2BIG:
+                    return
+                raise
+
+
+class MapIterators(MapCalls):
+    """The same inside of the kernel, by the object's iterators.
+
+    That is quicker, and a map system call makes its CPU miss flows that an interrupt inserts
+    (see `reading`).
+    """
+
+    def __init__(
+        self, tell: Callable[[bytes], None], stale_program: int, copy_program: int
+    ) -> None:
+        super().__init__(tell)
+        self._stale_program = stale_program
+        self._copy_program = copy_program
+
+    def stale(self, fd: int, start_ns: int, last: int) -> Iterator[tuple[bytes, bytes]]:
+        self._tell(LOAD.pack(0, start_ns, last))
+        return bpf.split_entries(self._run(self._stale_program, fd), KEY.size, VALUE.size)
+
+    def copy(self, from_fd: int, _to_fd: int, since_ns: int = 0) -> None:
+        # Each entry goes to the object's own map of its kind, which is what `_to_fd` is
+        self._tell(LOAD.pack(since_ns, 0, 0))
+        for _piece in self._run(self._copy_program, from_fd):
+            pass
+
+    def _run(self, program: int, map_fd: int) -> Iterator[bytes]:
+        with bpf.closing(bpf.iterator_link(program, map_fd)) as link:
+            yield from bpf.run_iterator(link)
+
+
+def take_in(live_fd: int, maps: MapCalls, portid: int, last: int) -> int:
     """Takes in every namespace's flows and removes entries of flows that are no more.
 
-    `set_pass` tells the seed program which pass it is; `last` is the number of the last pass
-    that was ever made over this map. Returns the last one's number now. Raises LoaderError if a
-    namespace cannot be read; one that disappears meanwhile is passed over.
+    `last` is the number of the last pass that was ever made over this map. Returns the last one's
+    number now. Raises LoaderError if a namespace cannot be read; one that disappears meanwhile is
+    passed over.
     """
     visited: set[int] = set()
     for _round in range(MAX_ROUNDS):
         start_ns = time.monotonic_ns()
         for _pass in range(2):
             last = next_pass(last)
-            set_pass(last)
+            maps.set_pass(last)
             visited = _one_pass(portid)
-        if not _remove_stale(live_fd, start_ns, last, visited):
+        if not _remove(live_fd, maps.stale(live_fd, start_ns, last), visited):
             break
         # A removed entry may have stood in the way of a flow that now owns its tuple
     return last
@@ -122,50 +185,15 @@ def _one_pass(portid: int) -> set[int]:
     return visited
 
 
-def _remove_stale(live_fd: int, start_ns: int, last: int, visited: set[int]) -> int:
-    """Removes entries older than `start_ns` that pass `last` did not come by; their number.
+def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: set[int]) -> int:
+    """Removes stale entries; their number.
 
-    Only in the namespaces that it visited: one that nothing but an open descriptor keeps alive
+    Only in the namespaces that were visited: one that nothing but an open descriptor keeps alive
     cannot be found, and its entries are as good as ever.
     """
     removed = 0
-    for keys, values in bpf.map_batches(live_fd, bpf.map_info(live_fd)):
-        # The bytes of one field of all records at once: nearly all are of this pass
-        for index, number in enumerate(values[GENERATION_OFFSET :: VALUE.size]):
-            if number == last:
-                continue
-            value = values[index * VALUE.size : (index + 1) * VALUE.size]
-            created_ns = VALUE.unpack(value)[1]
-            if created_ns >= start_ns:
-                continue
-            key = keys[index * KEY.size : (index + 1) * KEY.size]
-            if KEY.unpack(key)[0] not in visited:
-                continue
-            # Read again: a successor may have taken the tuple since
-            if bpf.map_lookup(live_fd, key, VALUE.size) == value:
-                removed += bpf.map_delete(live_fd, key)
+    for key, value in stale:
+        # Read again: a successor may have taken the tuple since
+        if KEY.unpack(key)[0] in visited and bpf.map_lookup(live_fd, key, VALUE.size) == value:
+            removed += bpf.map_delete(live_fd, key)
     return removed
-
-
-def copy_entries(from_fd: int, to_fd: int, since_ns: int = 0) -> int:
-    """Copies what fits from one map to another of the same shape; entries there are kept.
-
-    With `since_ns`, only flows that were closed then or later.
-    """
-    copied = 0
-    for keys, values in bpf.map_batches(from_fd, bpf.map_info(from_fd)):
-        for index in range(len(keys) // KEY.size):
-            key = keys[index * KEY.size : (index + 1) * KEY.size]
-            value = values[index * VALUE.size : (index + 1) * VALUE.size]
-            if VALUE.unpack(value)[2] < since_ns:
-                continue
-            try:
-                bpf.map_update(to_fd, key, value, bpf.NOEXIST)
-            except FileExistsError:
-                continue
-            except OSError as exc:
-                if exc.errno == bpf.E2BIG:
-                    return copied
-                raise
-            copied += 1
-    return copied

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from . import bpf, remote, telemetry
+from . import bpf, reading, remote, telemetry
 from .errors import InvalidSpec
 from .layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
 from .store import Store
@@ -50,11 +50,11 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
                 info = bpf.map_info(fd)
                 maps[name] = {"max_entries": info.max_entries}
                 if fill:
-                    maps[name]["entries"] = bpf.map_fill(fd, info)
+                    maps[name]["entries"] = reading.fill(tracker.pins, name)
     fd = tracker.pins.open(COUNTERS_MAP, bpf.RDONLY)
     if fd is not None:
         with bpf.closing(fd):
-            counters = read_counters(fd)
+            counters = {**read_counters(fd), **_missed(loaded.record)}
     return Status(
         record=loaded.record,
         drift=loaded.drift,
@@ -63,6 +63,20 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         load_results=tuple(telemetry.read(tracker.store)),
         owners=_owners(tracker.store, loaded.record),
     )
+
+
+def _missed(record: dict[str, object] | None) -> dict[str, int]:
+    """How often the kernel passed over a program; nothing without the privilege to ask."""
+    programs = record["programs"] if record else None
+    missed = {}
+    for role in ("insert", "delete"):
+        try:
+            number = programs[role] if isinstance(programs, dict) else 0
+            with bpf.closing(bpf.fd_by_id(bpf.PROG_GET_FD_BY_ID, number)) as fd:
+                missed[f"{role}_missed"] = bpf.prog_info(fd).recursion_misses
+        except OSError:
+            continue
+    return missed
 
 
 def _owners(store: Store, record: dict[str, object] | None) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ import struct
 from collections import defaultdict
 from itertools import chain, islice
 from operator import add
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence, Tuple
 
 from . import bpf
 from .errors import TrackerError
@@ -187,25 +187,32 @@ class Filter(NamedTuple):
         return flow.protocol not in _ICMP and self.port in ends[1::2]
 
 
+# (key, value) pairs of a map
+Entries = Iterable[Tuple[bytes, bytes]]
+
+
 def flows(fd: int, state: str, wanted: Filter | None = None) -> Iterator[Flow]:
     """The flows of a map that `wanted` lets through, in the map's order."""
+    return select(bpf.map_entries(fd), state, wanted)
+
+
+def select(entries: Entries, state: str, wanted: Filter | None = None) -> Iterator[Flow]:
+    """The same from a map's entries, however they were read (see `reading`)."""
     wanted = wanted or Filter()
-    for keys, values in bpf.map_batches(fd, bpf.map_info(fd)):
-        for index, flags in enumerate(values[FLAGS_OFFSET :: VALUE.size]):
-            if not flags & FLAG_ORIG:
-                continue
-            key = keys[index * KEY.size : (index + 1) * KEY.size]
-            value = values[index * VALUE.size : (index + 1) * VALUE.size]
+    for key, value in entries:
+        if value[FLAGS_OFFSET] & FLAG_ORIG:
             flow = decode(key, value, state)
             if wanted.matches(flow):
                 yield flow
 
 
 def translations(
-    maps: dict[str, int], wanted: Filter, limit: int
+    maps: dict[str, Entries], wanted: Filter, limit: int
 ) -> tuple[list[dict[str, object]], bool]:
-    """Up to `limit` flows of the maps (state to descriptor), and whether there are more."""
-    found = (to_dict(flow) for state, fd in maps.items() for flow in flows(fd, state, wanted))
+    """Up to `limit` flows of the maps (state to entries), and whether there are more."""
+    found = (
+        to_dict(flow) for state, entries in maps.items() for flow in select(entries, state, wanted)
+    )
     rows = list(islice(found, limit + 1))
     return rows[:limit], len(rows) > limit
 
@@ -312,7 +319,7 @@ class _Frames(dict):  # type: ignore[type-arg]
         return frame
 
 
-def json_lines(fd: int, state: str) -> Iterator[str]:
+def json_lines(fd: int, state: str) -> Iterator[bytes]:
     """All flows of a map as JSON objects, a line each, many lines at a time.
 
     The same text as `json.dumps(to_dict(flow))`, in bounded memory. No step of Python code is made
@@ -348,7 +355,7 @@ def _grouped(cuts: list[bytes], directions: _Columns) -> Iterator[tuple[bytes, _
         yield cut, [[[column[i] for i in chosen] for column in ends] for ends in directions]
 
 
-def _lines(frame: _Frame, count: int, *directions: Sequence[Sequence[Any]]) -> str:
+def _lines(frame: _Frame, count: int, *directions: Sequence[Sequence[Any]]) -> bytes:
     """The lines of flows with one frame, by one formatting of them all."""
     text = frame.addresses.__getitem__
     columns: list[Iterable[Any]] = []
@@ -358,7 +365,7 @@ def _lines(frame: _Frame, count: int, *directions: Sequence[Sequence[Any]]) -> s
             columns += [map(text, src), map(text, dst), sport, kinds, codes]
         else:
             columns += [map(text, src), sport, map(text, dst), dport]
-    return (frame.template * count % tuple(chain.from_iterable(zip(*columns)))).decode()
+    return frame.template * count % tuple(chain.from_iterable(zip(*columns)))
 
 
 # Byte to 1 if odd (FLAG_ORIG is bit 0), else 0

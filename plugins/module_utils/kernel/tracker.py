@@ -21,10 +21,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Iterator
 
-from . import bpf, object_file, seed, symbols, telemetry
+from . import bpf, object_file, reading, seed, symbols, telemetry
 from .bpffs import FOLDER, RECORD, Pins, check_mounted
 from .errors import BtfNotFound, LoaderError, TrackerError
-from .facts import MODULE, NETLINK_MODULE, NO, Facts, gather, module_state
+from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts, gather, module_state
 from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
 from .libbpf import BpfObject, Libbpf
 from .spec import Spec
@@ -36,9 +36,21 @@ ASSET = "conntrack"
 
 _RECORD_SIZE = 4096
 _MAPS = (LIVE, CLOSED, COUNTERS_MAP)
-_LINKS = ("link_insert", "link_delete")
+# Pins of links to the role of their program. Iterators are missing where the kernel has none
+_PROBES = {"link_insert": "insert", "link_delete": "delete"}
+_ITERATORS = {
+    **dict.fromkeys(reading.DUMPS.values(), "dump"),
+    **dict.fromkeys(reading.ENTRIES.values(), "entries"),
+}
+_ROLES = {**_PROBES, **_ITERATORS}
+# How whole maps are read and copied, as the record has it
+BY_ITERATORS, BY_CALLS = "iterators", "map calls"
 
-PROGRAMS = ["fentry_insert", "fentry_delete", "kprobe_insert", "kprobe_delete", "kprobe_seed"]
+ITERATOR_PROGRAMS = ["iter_dump", "iter_entries", "iter_stale", "iter_copy"]
+PROGRAMS = [
+    *("fentry_insert", "fentry_delete", "kprobe_insert", "kprobe_delete", "kprobe_seed"),
+    *ITERATOR_PROGRAMS,
+]
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class Tracker:
             drift += self._check_link(name, wanted, _numbers(record, "programs"))
         for name, wanted in _numbers(record, "maps").items():
             drift += self._check_map(name, wanted)
-        known = {*_LINKS, *_MAPS, RECORD}
+        known = {*_PROBES, *_numbers(record, "links"), *_MAPS, RECORD}
         drift += [f"unknown pin {name}" for name in names if name not in known]
         return Loaded(record, tuple(drift), names)
 
@@ -138,7 +150,7 @@ class Tracker:
             return [f"pin {name} is missing"]
         with bpf.closing(fd):
             info = bpf.link_info(fd)
-        if info.id != wanted or info.prog_id != programs[name.replace("link_", "")]:
+        if info.id != wanted or info.prog_id != programs[_ROLES[name]]:
             return [f"pin {name} holds link {info.id} of program {info.prog_id}, not link {wanted}"]
         return []
 
@@ -204,7 +216,12 @@ class Tracker:
         portid = seed.random_portid()
         with ExitStack() as stack:
             obj = stack.enter_context(BpfObject(Libbpf(), content, spec.btf_path))
-            obj.select([entry.insert, entry.delete, "kprobe_seed"], PROGRAMS)
+            has_iterators = facts.probes["map_iterators"].value == YES
+            obj.select(
+                [entry.insert, entry.delete, "kprobe_seed"]
+                + (ITERATOR_PROGRAMS if has_iterators else []),
+                PROGRAMS,
+            )
             obj.set_rodata(
                 parsed.with_constants(
                     {
@@ -215,49 +232,57 @@ class Tracker:
                 )
             )
             others = self._prepare_maps(obj, spec, before, stack)
+            maps = _map_work(obj, has_iterators)
+            if LIVE in others:
+                maps.copy(others[LIVE], obj.map_fd(LIVE))
             links = _attach(obj, entry, facts)
-            last_pass = self._take_in(obj, facts, portid, before)
+            last_pass = self._take_in(obj, facts, maps, portid, before)
             copied_ns = time.monotonic_ns()
             if CLOSED in others:
                 # Not earlier: a flow deleted before the take-in may be in the old map alone
-                seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED))
+                maps.copy(others[CLOSED], obj.map_fd(CLOSED))
+            if has_iterators:
+                links.update(_bind_iterators(obj, stack))
             record = _make_record(spec, verdict, facts, obj, entry, links, last_pass)
             record_fd = stack.enter_context(bpf.closing(_record_map(record)))
-            maps = {name: obj.map_fd(name) for name in _MAPS}
-            self.pins.replace({**links, **maps, RECORD: record_fd})
+            pinned_maps = {name: obj.map_fd(name) for name in _MAPS}
+            self.pins.replace({**links, **pinned_maps, RECORD: record_fd})
             obj.keep()
             if CLOSED in others:
                 # And once more: until it was gone, the old delete program moved flows there too
-                self._wait_gone([*_numbers(before.record or {}, "links").values()], Loaded(record))
-                seed.copy_entries(others[CLOSED], obj.map_fd(CLOSED), copied_ns)
+                self._wait_gone(before, Loaded(record))
+                maps.copy(others[CLOSED], obj.map_fd(CLOSED), copied_ns)
         after = self.read()
         if after.fingerprint != spec.fingerprint or after.drift:
             raise LoaderError(
                 "the tracker does not read back as it was loaded "
                 f"({'; '.join(after.drift) or 'another record'}): load it again"
             )
-        self._wait_gone([*_numbers(before.record or {}, "links").values()], after)
+        self._wait_gone(before, after)
         return Outcome(True, record, verdict)
 
     def _prepare_maps(
         self, obj: BpfObject, spec: Spec, before: Loaded, stack: ExitStack
     ) -> dict[str, int]:
-        """Loads the object on the maps so far; where one has another size, on a new one.
+        """Loads the object on the maps so far, or on new ones; returns those that it replaces.
 
-        Returns the maps of another size. The live flows are copied, the closed ones are not yet.
+        A new map of closed flows needs a new one of live flows too: on the one that it has, the new
+        delete program would move flows to where nobody finds them should this load not be ended.
         """
         obj.set_max_entries(LIVE, spec.max_entries)
         obj.set_max_entries(CLOSED, spec.closed_entries)
         others = {}
-        for name, fd in self._old_maps(before).items():
+        old = self._old_maps(before)
+        fitting = {name for name, fd in old.items() if _fits(name, bpf.map_info(fd), spec)}
+        if CLOSED not in fitting:
+            fitting.discard(LIVE)
+        for name, fd in old.items():
             stack.callback(os.close, fd)
-            if _fits(name, bpf.map_info(fd), spec):
+            if name in fitting:
                 obj.reuse_map(name, fd)
             elif name != COUNTERS_MAP:
                 others[name] = fd
         obj.load()
-        if LIVE in others:
-            seed.copy_entries(others[LIVE], obj.map_fd(LIVE))
         return others
 
     def _old_maps(self, before: Loaded) -> dict[str, int]:
@@ -280,15 +305,14 @@ class Tracker:
                 os.close(fd)
         return found
 
-    def _take_in(self, obj: BpfObject, facts: Facts, portid: int, before: Loaded) -> int:
-        def set_pass(number: int) -> None:
-            bpf.map_update(obj.map_fd(".data"), bytes(4), bytes([number]))
-
+    def _take_in(
+        self, obj: BpfObject, facts: Facts, maps: seed.MapCalls, portid: int, before: Loaded
+    ) -> int:
         last = (before.record or {}).get("last_pass", 0)
         obj.attach("kprobe_seed", facts.symbols[symbols.SEED])
         try:
             return seed.take_in(
-                obj.map_fd(LIVE), set_pass, portid, last if isinstance(last, int) else 0
+                obj.map_fd(LIVE), maps, portid, last if isinstance(last, int) else 0
             )
         finally:
             obj.detach("kprobe_seed")
@@ -302,7 +326,7 @@ class Tracker:
         with self._locked():
             before = self.read()
             self.pins.remove()
-            self._wait_gone([*_numbers(before.record or {}, "links").values()], Loaded())
+            self._wait_gone(before, Loaded())
             return True
 
     def forget_lock(self) -> None:
@@ -313,9 +337,9 @@ class Tracker:
         except OSError:  # not there, or somebody else's files beside it
             return
 
-    def _wait_gone(self, link_ids: list[int], after: Loaded) -> None:
-        """Waits until the kernel has detached these links: unpinning does not wait for it."""
-        still = set(link_ids) - set(_numbers(after.record or {}, "links").values())
+    def _wait_gone(self, before: Loaded, after: Loaded) -> None:
+        """Waits until the kernel has detached the former probes: unpinning does not wait for it."""
+        still = set(_probe_links(before)) - set(_probe_links(after))
         deadline = time.monotonic() + 10
         while still and time.monotonic() < deadline:
             still = {link_id for link_id in still if _link_exists(link_id)}
@@ -397,6 +421,25 @@ def _attach(obj: BpfObject, entry: Entry, facts: Facts) -> dict[str, int]:
     }
 
 
+def _map_work(obj: BpfObject, has_iterators: bool) -> seed.MapCalls:
+    def tell(load: bytes) -> None:
+        bpf.map_update(obj.map_fd(".data"), bytes(4), load)
+
+    if not has_iterators:
+        return seed.MapCalls(tell)
+    return seed.MapIterators(tell, obj.program_fd("iter_stale"), obj.program_fd("iter_copy"))
+
+
+def _bind_iterators(obj: BpfObject, stack: ExitStack) -> dict[str, int]:
+    """Links of the iterators that stay: pin name to descriptor."""
+    links = {}
+    for program, pins in (("iter_dump", reading.DUMPS), ("iter_entries", reading.ENTRIES)):
+        for map_name, pin in pins.items():
+            link = bpf.iterator_link(obj.program_fd(program), obj.map_fd(map_name))
+            links[pin] = stack.enter_context(bpf.closing(link))
+    return links
+
+
 def _make_record(
     spec: Spec,
     verdict: Verdict,
@@ -410,6 +453,10 @@ def _make_record(
         "insert": bpf.prog_info(obj.program_fd(entry.insert)),
         "delete": bpf.prog_info(obj.program_fd(entry.delete)),
     }
+    has_iterators = not _ITERATORS.keys().isdisjoint(links)
+    if has_iterators:
+        programs["dump"] = bpf.prog_info(obj.program_fd("iter_dump"))
+        programs["entries"] = bpf.prog_info(obj.program_fd("iter_entries"))
     return {
         "fingerprint": spec.fingerprint,
         "spec": spec.to_dict(),
@@ -417,6 +464,7 @@ def _make_record(
         "lifecycle": verdict.lifecycle,
         "btf_source": facts.btf.source,
         "btf_result": facts.btf.result,
+        "reads": BY_ITERATORS if has_iterators else BY_CALLS,
         "kernel": facts.kernel,
         "programs": {name: info.id for name, info in programs.items()},
         "tags": {name: info.tag for name, info in programs.items()},
@@ -440,6 +488,11 @@ def _record_map(record: dict[str, object]) -> int:
 def _numbers(record: dict[str, object], name: str) -> dict[str, int]:
     value = record.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def _probe_links(loaded: Loaded) -> list[int]:
+    links = _numbers(loaded.record or {}, "links")
+    return [links[name] for name in _PROBES if name in links]
 
 
 def _link_exists(link_id: int) -> bool:

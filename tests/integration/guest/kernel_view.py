@@ -17,8 +17,15 @@ from .commands import PINS, SPEC_FILE, GuestError, bpftool, run, status
 
 OBJECTS = Path("/var/lib/btfleet/objects")
 UNIT = "btfleet-conntracker.service"
-LINK_TYPES = {"core/fentry": "tracing", "core/kprobe": "perf_event"}
-PROGRAM_TYPES = {"core/fentry": "tracing", "core/kprobe": "kprobe"}
+LINK_TYPES = {"core/fentry": "tracing", "core/kprobe": "perf_event", "iter": "iter"}
+PROGRAM_TYPES = {"core/fentry": "tracing", "core/kprobe": "kprobe", "iter": "tracing"}
+ITERATORS = {
+    "dump_live": "dump",
+    "dump_closed": "dump",
+    "entries_live": "entries",
+    "entries_closed": "entries",
+}
+ROLES = {"link_insert": "insert", "link_delete": "delete", **ITERATORS}
 MAP_TYPES = {
     "conntrack_live": "hash",
     "conntrack_closed": "lru_hash",
@@ -47,12 +54,13 @@ def verify(spec: dict[str, Any] | None = None) -> str:
     programs = {program["id"]: program for program in bpftool("prog", "show")}
     for name, number in record["links"].items():
         link = bpftool("link", "show", "pinned", str(PINS / name))
-        role = name.partition("_")[2]
+        role = ROLES[name]
+        kind = "iter" if name in ITERATORS else record["tier"]
         _expect(f"the id of {name}", link["id"], number)
-        _expect(f"the type of {name}", link["type"], LINK_TYPES[record["tier"]])
+        _expect(f"the type of {name}", link["type"], LINK_TYPES[kind])
         _expect(f"the program of {name}", link["prog_id"], record["programs"][role])
         program = programs[link["prog_id"]]
-        _expect(f"the type of program {role}", program["type"], PROGRAM_TYPES[record["tier"]])
+        _expect(f"the type of program {role}", program["type"], PROGRAM_TYPES[kind])
         _expect(f"the tag of program {role}", program["tag"], record["tags"][role])
     for name, number in record["maps"].items():
         found = bpftool("map", "show", "pinned", str(PINS / name))
@@ -80,14 +88,14 @@ def _unit(name: str) -> str:
 
 
 def _is_ours(program: dict[str, Any]) -> bool:
-    return str(program.get("name", "")).startswith(("fentry_", "kprobe_"))
+    return str(program.get("name", "")).startswith(("fentry_", "kprobe_", "iter_"))
 
 
 def look() -> dict[str, object]:
     """All that a refused load must leave as it was."""
     pins = {}
     for path in sorted(PINS.iterdir()) if PINS.is_dir() else []:
-        kind = "link" if path.name.startswith("link_") else "map"
+        kind = "link" if path.name in ROLES else "map"
         pins[path.name] = bpftool(kind, "show", "pinned", str(path))["id"]
     objects = sorted(OBJECTS.iterdir()) if OBJECTS.is_dir() else []
     return {
