@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,9 @@ from benchmarks.remote_config import fleet
 def ours(folder: Path, configs: int, hosts: int) -> Iterator[int]:
     """The config service, refreshed; its port."""
     daemon = Daemon(fleet.prepare(folder, configs, hosts))
-    daemon.refresher.refresh()
     with daemon.running():
+        while daemon.refresher.snapshot is None:
+            time.sleep(0.1)
         yield daemon.port
 
 

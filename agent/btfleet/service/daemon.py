@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 import time
@@ -123,6 +124,9 @@ class Daemon:
         self.metrics.refresh_seconds.set(seconds)
         self._show()
         if result == "changed":
+            # What is served lives long: collections need not walk through it again and again
+            gc.collect()
+            gc.freeze()
             snapshot = self.refresher.snapshot
             assert snapshot is not None  # noqa: S101 - it is what has changed
             logger.info(

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from btfleet.config.v1 import config_pb2
 from btfleet.config.v1.config_pb2 import ClientGetConfigsRequest, ClientGetConfigsResponse
+from btfleet.poller.log_limit import LogLimit
 from btfleet.service import poll as poll_
 from btfleet.service.clients import Clients
 from btfleet.service.errors import Refused
@@ -80,6 +81,9 @@ class ConfigService(grpc.GenericRpcHandler):
         self._refresher, self._tokens, self._clients = refresher, tokens, clients
         self._metrics, self._enabled = metrics, enabled
         self._started_at = int(time.time())
+        self._refused = LogLimit()
+        # One a caller, not one a call
+        self._handlers: dict[Identity, grpc.RpcMethodHandler[Any, Any]] = {}
         self._methods: dict[str, Callable[[Identity], grpc.RpcMethodHandler[Any, Any]]] = {
             f"/{NAME}/ClientGetConfigs": self._poll_handler,
             f"/{NAME}/GetConfigState": functools.partial(self._operator_handler, self.state),
@@ -188,7 +192,13 @@ class ConfigService(grpc.GenericRpcHandler):
         return identity
 
     def _poll_handler(self, identity: Identity) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, identity))
+        handler = self._handlers.get(identity)
+        if handler is None:
+            if len(self._handlers) > len(self._tokens):  # of hosts that are gone
+                self._handlers.clear()
+            handler = grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, identity))
+            self._handlers[identity] = handler
+        return handler
 
     def _answer(self, identity: Identity, raw: bytes, context: grpc.ServicerContext) -> bytes:
         started = time.perf_counter()
@@ -196,6 +206,7 @@ class ConfigService(grpc.GenericRpcHandler):
             result, answer = self.poll(identity, raw, time.time())
         except Rejected as exc:
             self._count(exc.code)
+            self._log_refused(identity, exc)
             context.abort(exc.code, str(exc))
         except Exception:
             self._metrics.polls["internal"].inc()
@@ -218,6 +229,11 @@ class ConfigService(grpc.GenericRpcHandler):
                 context.abort(exc.code, str(exc))
 
         return grpc.unary_unary_rpc_method_handler(call)
+
+    def _log_refused(self, identity: Identity, error: Rejected) -> None:
+        line = self._refused.take(f"a poll with the token of {identity.name} was refused: {error}")
+        if line:
+            logger.warning("%s", line)
 
     def _count(self, code: grpc.StatusCode) -> None:
         self._metrics.polls[code.name.lower()].inc()

@@ -24,6 +24,7 @@ from btfleet.config.v1.config_pb2 import (
     ClientGetConfigsResponse,
 )
 from btfleet.config.v1.config_pb2_grpc import ConfigServiceStub
+from btfleet.service import daemon, refresh
 from btfleet.service.daemon import THREADS, Daemon
 from btfleet.service.errors import ServiceError
 from btfleet.service.service import Pool
@@ -149,7 +150,11 @@ class World:
 
 
 @pytest.fixture
-def world(settings: Settings, simulator: Simulator, tmp_path: Path) -> Iterator[World]:
+def world(
+    settings: Settings, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    monkeypatch.setattr(daemon, "HOUSEKEEPING_SECONDS", 0.02)
+    monkeypatch.setattr(refresh, "MIN_PAUSE_SECONDS", 0.02)
     authority = Authority()
     authority.write(Path(settings.tls.certificate), Path(settings.tls.key))
     write_tokens(
