@@ -32,15 +32,19 @@ class Pair(NamedTuple):
 def read_pair(tls: Tls) -> Pair:
     """Reads and checks the files; raises SettingsError if they do not belong together."""
     chain, key = read_file(tls.certificate), read_file(tls.key)
-    if stat.S_IMODE(os.stat(tls.key).st_mode) & stat.S_IRWXO:
+    if _is_open(tls.key):
         raise SettingsError(f"{tls.key} is open to everybody: chmod o= {tls.key}")
     certificates = _certificates(tls.certificate, chain)
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
-        public = load_pem_private_key(key, None).public_key()
+        public = load_pem_private_key(key, None).public_key().public_bytes(*form)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsError(f"{tls.key} is no PEM private key without a password") from None
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if public.public_bytes(*form) != certificates[0].public_key().public_bytes(*form):
+    try:
+        certified = certificates[0].public_key().public_bytes(*form)
+    except (ValueError, UnsupportedAlgorithm):
+        raise SettingsError(f"{tls.certificate} is for a kind of key that is not known") from None
+    if public != certified:
         raise SettingsError(
             f"{tls.key} is not the key of the first certificate in {tls.certificate}: "
             "put the pair that belongs together there"
@@ -67,6 +71,7 @@ class Certificates:
         self._paths = [path for path in tls if path]
         self._stamp = stamp(*self._paths)
         self.pair = read_pair(tls)
+        self._given = self.pair
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a server's port."""
@@ -78,24 +83,35 @@ class Certificates:
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """gRPC asks before each handshake; None: as before."""
-        return self.pair.configuration if self.reload_if_changed() else None
+        self.reload_if_changed()
+        pair = self.pair
+        if pair is self._given:
+            return None
+        self._given = pair
+        return pair.configuration
 
-    def reload_if_changed(self) -> bool:
-        """Reads the files again if they are others than the last time; whether it took them."""
+    def reload_if_changed(self) -> None:
+        """Reads the files again if they are others than the last time."""
         with self._lock:
             now = stamp(*self._paths)
             if now == self._stamp:
-                return False
+                return
+            self._stamp = now
             try:
                 self.pair = read_pair(self._tls)
             except SettingsError as exc:
-                # Perhaps read between the writing of the two files: their stamps tell
-                self._stamp = now
+                # Perhaps in between the writing of the two files: the next stamp will differ
                 self._report(str(exc))
-                return False
-            self._stamp = now
+                return
             self._report(None)
-            return True
+
+
+def _is_open(path: str) -> bool:
+    """Whether everybody may read or write it."""
+    try:
+        return bool(stat.S_IMODE(os.stat(path).st_mode) & stat.S_IRWXO)
+    except OSError as exc:  # gone since it was read
+        raise SettingsError(f"cannot read {path} ({exc.strerror}): put it there") from None
 
 
 def _certificates(path: str, raw: bytes) -> list[x509.Certificate]:

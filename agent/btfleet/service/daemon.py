@@ -159,6 +159,7 @@ class Daemon:
     def _keep_house(self) -> None:
         while not self._stopped.wait(HOUSEKEEPING_SECONDS):
             self._tokens.reload_if_changed()
+            self._certificates.reload_if_changed()
             self.clients.sweep(time.time())
             self.metrics.show_clients(self.clients)
 

@@ -55,8 +55,13 @@ def write_tokens(path: str, hosts: dict[str, list[str]], operators: dict[str, li
         kind: {name: [sha256(token) for token in tokens] for name, tokens in each.items()}
         for kind, each in (("hosts", hosts), ("operators", operators))
     }
+    put(path, json.dumps(data).encode())
+
+
+def put(path: str, raw: bytes) -> None:
+    """Replaces a file as a whole."""
     new = Path(f"{path}.new")
-    new.write_text(json.dumps(data))
+    new.write_bytes(raw)
     new.replace(path)
 
 
@@ -410,7 +415,7 @@ def test_tokens_are_rotated_while_it_runs(running: World) -> None:
 
 
 def test_a_tokens_file_that_went_wrong_leaves_the_old_tokens(running: World) -> None:
-    Path(running.settings.tokens).write_text('{"hosts": {"h1": ["token-of-h1"]}}')
+    put(running.settings.tokens, b'{"hosts": {"h1": ["token-of-h1"]}}')
     eventually(
         lambda: running.sample("reloads_total", {"file": "tokens", "result": "refused"}) == 1
     )
@@ -456,12 +461,23 @@ def test_the_certificate_is_rotated_while_it_runs(running: World) -> None:
     old.ClientGetConfigs(poll_of("h1"), metadata=metadata)
     stub = ConfigServiceStub(running.channel(former))
     fails(lambda: stub.ClientGetConfigs(poll_of("h1"), timeout=5), Code.UNAVAILABLE)
-    assert running.sample("reloads_total", {"file": "tls", "result": "taken"}) == 1
+    assert running.sample("reloads_total", {"file": "tls", "result": "taken"})
+
+
+def test_a_certificate_that_was_read_before_anybody_connects_is_offered_all_the_same(
+    running: World,
+) -> None:
+    running.poll(poll_of("h1"))
+    running.authority = Authority("another CA")
+    tls = running.settings.tls
+    running.authority.write(Path(tls.certificate), Path(tls.key))
+    eventually(lambda: running.sample("reloads_total", {"file": "tls", "result": "taken"}) == 1)
+    assert running.poll(poll_of("h1")).targets
 
 
 def test_a_pair_that_does_not_belong_together_leaves_the_old_one(running: World) -> None:
     tls = running.settings.tls
-    Path(tls.certificate).write_bytes(Authority().issue()[0])
+    put(tls.certificate, Authority().issue()[0])
     assert running.poll(poll_of("h1")).targets
     assert running.poll(poll_of("h1")).targets
     assert running.sample("reloads_total", {"file": "tls", "result": "refused"}) == 1
