@@ -96,10 +96,15 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_tree_has_the_release_and_the_wheels_for_its_python(
-    release: str, sources: Sources, tmp_path: Path
+def test_a_tree_has_release_and_wheels_is_built_once_and_always_the_same(
+    release: str, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = agent_tree.obtain(NAME, release, PYTHON, sources)
+    with monkeypatch.context() as patch:
+        patch.setattr(agent_tree, "build", lambda *_arguments: pytest.fail("built again"))
+        assert agent_tree.obtain(NAME, release, PYTHON, sources) == path
+    built = Path(path).read_bytes()
+    assert agent_tree.build(Path(release).read_bytes(), PYTHON, sources.pip_arguments) == built
     assert path == f"{sources.cache}/btfleet-{NAME}.tar.gz"
     top, content = release_archive.unpack(Path(path).read_bytes())
     assert top == "btfleet-1.0"
@@ -113,14 +118,6 @@ def test_a_tree_has_the_release_and_the_wheels_for_its_python(
         check=True,
     )
     assert done.stdout == "it runs\n"
-
-
-def test_a_tree_is_built_once(
-    release: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = agent_tree.obtain(NAME, release, PYTHON, sources)
-    monkeypatch.setattr(agent_tree, "build", lambda *_arguments: pytest.fail("built again"))
-    assert agent_tree.obtain(NAME, release, PYTHON, sources) == path
 
 
 def _obtain(release: str, sources: Sources, built: str) -> None:
@@ -150,12 +147,6 @@ def test_of_many_that_ask_at_a_time_one_builds(
     assert built.read_text() == "built\n"
 
 
-def test_the_same_inputs_give_the_same_bytes(release: str, sources: Sources) -> None:
-    raw = Path(release).read_bytes()
-    one, two = (agent_tree.build(raw, PYTHON, sources.pip_arguments) for _ in range(2))
-    assert one == two
-
-
 def test_a_tree_from_elsewhere_is_taken_as_it_is(
     release: str, sources: Sources, tmp_path: Path
 ) -> None:
@@ -169,12 +160,13 @@ def test_a_tree_from_elsewhere_is_taken_as_it_is(
 
 
 def test_a_folder_of_archives_without_the_right_one_is_named(
-    release: str, sources: Sources, tmp_path: Path
+    sources: Sources, tmp_path: Path
 ) -> None:
-    nowhere = sources._replace(archives=str(tmp_path), pip_arguments=("--no-index",))
+    (tmp_path / "old.tar.gz").write_bytes(release_archive.pack("btfleet-1", {"bin/btfleet": b""}))
+    nowhere = sources._replace(archives=str(tmp_path))
     with pytest.raises(ArchiveError) as caught:
-        agent_tree.obtain(NAME, release, PYTHON, nowhere)
-    assert str(caught.value).startswith(f"{tmp_path} has no btfleet-{NAME}.tar.gz, and pip cannot")
+        agent_tree.obtain(NAME, str(tmp_path / "old.tar.gz"), PYTHON, nowhere)
+    assert str(caught.value).startswith(f"{tmp_path} has no btfleet-{NAME}.tar.gz, and the release")
     assert len(str(caught.value).splitlines()) == 1
 
 

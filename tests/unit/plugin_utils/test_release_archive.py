@@ -11,7 +11,7 @@ import zipfile
 import pytest
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils import release_archive
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -26,6 +26,7 @@ def wheel(files: dict[str, bytes]) -> bytes:
 names = st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8}){0,2}", fullmatch=True)
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(names, st.binary(max_size=50), min_size=1))
 def test_what_is_packed_comes_out_again(content: dict[str, bytes]) -> None:
     packed = release_archive.pack("top", content)
