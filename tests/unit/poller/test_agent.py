@@ -298,6 +298,23 @@ def test_a_state_that_somebody_changed_is_not_used(host: Deployed) -> None:
     assert set(again.trusted.configs) == {NO_UDP6}
 
 
+def test_what_ansible_has_not_deployed_is_missed_with_one_line(host: Deployed) -> None:
+    with pytest.raises(SettingsError, match="cannot read /nowhere"):
+        host.agent(director_root="/nowhere/root.json")
+    with pytest.raises(SettingsError, match="the state folder /nowhere cannot be used"):
+        host.agent(state_folder="/nowhere")
+    (host.folder / "etc/root.json").write_text("{}")
+    with pytest.raises(SettingsError, match="is no root of a director"):
+        host.agent()
+
+
+def test_what_a_killed_agent_left_half_written_goes(host: Deployed) -> None:
+    left = host.folder / "state/.btfleet-x"
+    left.touch()
+    host.agent()
+    assert not left.exists()
+
+
 def test_two_agents_do_not_share_a_state_folder(host: Deployed) -> None:
     host.agent()
     with pytest.raises(SettingsError, match="another agent has the state folder"):

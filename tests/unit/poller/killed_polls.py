@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes one answer after the other in a process that is killed at a random moment, many times.
+
+    python -m tests.unit.poller.killed_polls FOLDER KILLS SEED
+
+After each kill the state on the disk verifies as a whole and is that of one published version, not
+older than before; what is asked of the loader is whole too. A line each: version before, version
+after, newest published.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from btfleet.config.v1 import config_pb2 as pb
+from btfleet.kernel import remote
+from btfleet.kernel.spec import Spec
+from btfleet.kernel.store import Store
+from btfleet.poller import verify
+from btfleet.poller.conntrack_product import ConntrackProduct
+from btfleet.poller.repository import StateRepository
+from btfleet.poller.states import StateBook
+from btfleet.poller.verify import Trusted
+
+from tests.unit.poller.director import HOST, NOW, Director, content
+
+VERSIONS = 400
+
+
+def files(version: int) -> dict[str, bytes]:
+    """What is published as this version; the versions differ in every file."""
+    size = 1024 + version
+    return {
+        f"btfleet/1/CONNTRACK/edge/{number}": content(max_entries=size) + b" " * 3000
+        for number in range(1 + version % 5)
+    }
+
+
+def held(folder: Path, director: Director) -> Trusted:
+    """What a start of the agent would find; raises if that does not verify."""
+    repository = StateRepository(str(folder))
+    try:
+        if repository.damage:
+            raise SystemExit(f"the state is damaged: {repository.damage}")
+        return verify.restore(director.first_root, repository.load(), HOST)
+    finally:
+        repository.close()
+
+
+def work(folder: Path, store: Store, director: Director, answers: list[bytes]) -> None:
+    """One life of an agent."""
+    repository = StateRepository(str(folder))
+    trusted = verify.restore(director.first_root, repository.load(), HOST)
+    book = StateBook(repository.load_states())
+    product = ConntrackProduct(
+        store, book, lambda: None, lambda: repository.save_states(book.all())
+    )
+    for raw in answers[trusted.targets_version :]:
+        answer = pb.ClientGetConfigsResponse.FromString(raw)
+        trusted = verify.update(trusted, answer, HOST, NOW)
+        repository.commit(trusted, HOST.digest)
+        book.set_configs(trusted.configs)
+        product.update(trusted.configs)
+        product.watch()
+    time.sleep(3600)
+
+
+def check(folder: Path, store: Store, director: Director) -> int:
+    """The version that is held; raises SystemExit if anything is a mixture."""
+    trusted = held(folder, director)
+    version = trusted.targets_version
+    found = {path: config.raw for path, config in trusted.configs.items()}
+    if found != (files(version) if version > 1 else {}):
+        raise SystemExit(f"version {version} holds another version's files")
+    wanted = remote.read_wanted(store)
+    if wanted and len(set(wanted.settings.values())) > 1:
+        raise SystemExit(f"a mixture is asked for: {wanted}")
+    return version
+
+
+def main() -> None:
+    folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    chance = random.Random(seed)  # noqa: S311
+    store = Store(str(folder / "etc/spec.json"), wanted_path=str(folder / "wanted.json"))
+    store.write_spec(Spec("a" * 64))
+    remote.write_allowed(store, ["CONNTRACK.max_entries"])
+    director, answers = Director(), [b""]
+    answers.append(director.answer(roots=[]).SerializeToString())
+    for version in range(2, VERSIONS + 1):
+        director.publish(files(version))
+        answers.append(director.answer(roots=[]).SerializeToString())
+    before = 0
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            # However it ends, it is killed
+            try:
+                work(folder, store, director, answers)
+            finally:
+                os._exit(1)
+        time.sleep(chance.uniform(0, 0.04))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            raise SystemExit("the agent ended by itself")
+        after = check(folder, store, director)
+        if after < before:
+            raise SystemExit(f"version {after} came back after {before}")
+        print(before, after, VERSIONS)
+        before = after
+
+
+if __name__ == "__main__":
+    main()
