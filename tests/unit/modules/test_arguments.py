@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import spec as spec_module
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import table
+from ansible_collections.btfleet.conntrack.plugins.module_utils import agent_files
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import reading, table
 
 MODULES = (
     "config_repository",
@@ -128,6 +129,35 @@ def test_the_roles_options_are_the_modules(checkout: Path, monkeypatch: pytest.M
     assert options["conntracker_keep_releases"]["default"] == keep
 
 
+def test_the_roles_options_for_the_agent_are_the_modules(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = checkout / "roles" / "conntracker"
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
+    options = specs["argument_specs"]["main"]["options"]
+    module = argument_spec("poller_agent", monkeypatch)
+    for name in (*agent_files.OPTIONS, "token", "ca", "director_root", "interpreter"):
+        wanted = {
+            key: module[name][key] for key in ("type", "elements", "choices") if key in module[name]
+        }
+        option = options[f"conntracker_agent_{name}"]
+        assert {key: option.get(key) for key in wanted} == wanted, name
+    assert options["conntracker_agent_token"]["no_log"] is True
+    assert module["token"]["no_log"] is True
+    for name in ("pip_arguments", "archives"):
+        assert options[f"conntracker_{name}"]["type"] == module[name]["type"]
+    default = module["interpreter"]["default"]
+    assert options["conntracker_agent_interpreter"]["default"] == default
+
+
+def test_modules_that_install_a_release_take_the_same_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, other = (argument_spec(name, monkeypatch) for name in ("release", "poller_agent"))
+    for name in ("src", "keep", "interpreter", "pip_arguments", "archives"):
+        assert one[name] == other[name]
+
+
 def test_documented_ranges_are_the_specs(checkout: Path) -> None:
     wanted = f"{spec_module.MIN_ENTRIES} to {spec_module.MAX_ENTRIES}"
     role = (checkout / "roles" / "conntracker" / "meta" / "argument_specs.yml").read_text()
@@ -138,9 +168,8 @@ def test_documented_ranges_are_the_specs(checkout: Path) -> None:
 
 
 def test_states_of_flows_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = module_of("conntrack_info")
     states = argument_spec("conntrack_info", monkeypatch)["states"]
-    assert list(module.MAPS) == states["choices"] == [table.LIVE_STATE, table.CLOSED_STATE]
+    assert list(reading.MAPS) == states["choices"] == [table.LIVE_STATE, table.CLOSED_STATE]
 
 
 def test_one_version_everywhere(checkout: Path) -> None:
