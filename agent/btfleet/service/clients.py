@@ -8,7 +8,6 @@ ten times the memory, and whoever looks at them parses them then.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Iterable
 
 from btfleet.config.v1.config_pb2 import Client, ClientGetConfigsRequest
@@ -85,11 +84,9 @@ class Clients:
                 client.last_seen = int(entry.last_seen)
                 yield client
 
-    def products(self) -> Counter[str]:
-        """How many clients ask for each product."""
-        return Counter(
-            product for entry in list(self._entries.values()) for product in entry.products
-        )
+    def count(self, product: str) -> int:
+        """How many clients ask for a product."""
+        return sum(product in entry.products for entry in list(self._entries.values()))
 
 
 def _cut(client: Client) -> bytes:

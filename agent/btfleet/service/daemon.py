@@ -32,6 +32,7 @@ THREADS = 32
 MAX_CALLS = 20000
 MAX_REQUEST_BYTES = 4 << 20
 HOUSEKEEPING_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -60,6 +61,7 @@ class Daemon:
             self._store.close()
             raise
         self.clients = Clients(settings.client_ttl_seconds)
+        self.metrics.watch_clients(self.clients)
         self._health = _Health()
         self._loop = RefreshLoop(self.refresher, settings.refresh_interval_seconds, self._refreshed)
         self._stopped = threading.Event()
@@ -157,11 +159,13 @@ class Daemon:
         self.metrics.certificate_expires.set(self._certificates.pair.expires)
 
     def _keep_house(self) -> None:
+        swept = time.monotonic()
         while not self._stopped.wait(HOUSEKEEPING_SECONDS):
             self._tokens.reload_if_changed()
             self._certificates.reload_if_changed()
-            self.clients.sweep(time.time())
-            self.metrics.show_clients(self.clients)
+            if time.monotonic() - swept >= SWEEP_SECONDS:
+                swept = time.monotonic()
+                self.clients.sweep(time.time())
 
 
 class _Health:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Iterator
 
 from prometheus_client import (
@@ -87,8 +88,6 @@ class Metrics:
             f"{name}_certificate_expires_timestamp_seconds", "When the TLS certificate expires"
         )
         Info(f"{name}_build", "The release", registry=self.registry).info({"version": __version__})
-        for product in PRODUCTS:
-            self.client_products.labels(product).set(0)
 
     def show_snapshot(self, snapshot: Snapshot) -> None:
         """Versions, expiries and size."""
@@ -100,12 +99,15 @@ class Metrics:
         self.configs.set(snapshot.configs)
         self.snapshot_bytes.set(snapshot.size)
 
-    def show_clients(self, clients: Clients) -> None:
-        """How many, and what they ask for; unknown products are none of Prometheus's business."""
-        self.clients.set(len(clients))
-        counts = clients.products()
+    def watch_clients(self, clients: Clients) -> None:
+        """How many, and what they ask for, counted when somebody asks.
+
+        Unknown products are none of Prometheus's business.
+        """
+        self.clients.set_function(lambda: len(clients))
         for product in PRODUCTS:
-            self.client_products.labels(product).set(counts[product])
+            count = functools.partial(clients.count, product)
+            self.client_products.labels(product).set_function(count)
 
     @contextlib.contextmanager
     def served(self, address: str) -> Iterator[int]:
