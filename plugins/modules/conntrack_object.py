@@ -281,7 +281,7 @@ def main() -> None:
             },
             "allow_fentry_deadlock": {"type": "bool", "default": False},
             "btf_path": {"type": "path"},
-            "remote_config_keys": {"type": "list", "elements": "str"},
+            "remote_config_keys": {"type": "list", "elements": "str", "no_log": False},
             "_objects": {"type": "dict"},
             "_object": {"type": "path"},
         },
