@@ -101,7 +101,7 @@ options:
       - A role is renewed when less than this share of its time is left, in percent.
       - Where its keys are not at hand, that is put off with a warning until it has expired.
     type: int
-    default: 33
+    default: 50
   rotate:
     description:
       - Roles whose keys are replaced by new ones. The old ones are removed from the key folder.
@@ -257,7 +257,7 @@ def main() -> None:
                     "expiry_days": {"type": "int"},
                 },
             },
-            "renew_margin": {"type": "int", "default": 33},
+            "renew_margin": {"type": "int", "default": 50},
             "rotate": {"type": "list", "elements": "str", "default": [], "choices": NAMES},
             "rotation_id": {"type": "str"},
         },

@@ -29,7 +29,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.publis
     Settings,
     role_settings,
 )
-from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient import Updater
 
 PASSPHRASE = "correct horse battery"  # noqa: S105  (of keys that live as long as a test)
 
@@ -121,7 +121,7 @@ class Client:
     memory: Path
     first_roots: dict[str, bytes]
 
-    def read(self, name: str, max_root_rotations: int = 256) -> Updater:
+    def read(self, name: str) -> Updater:
         """Refreshes; raises what python-tuf raises."""
         cache = self.memory / name
         cache.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,6 @@ class Client:
             f"{self.url}/current/{name}/",
             str(self.memory / "files"),
             f"{self.url}/current/targets/",
-            config=UpdaterConfig(max_root_rotations=max_root_rotations),
             bootstrap=first,
         )
         (self.memory / "files").mkdir(exist_ok=True)

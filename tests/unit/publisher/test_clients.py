@@ -189,7 +189,6 @@ def test_more_roots_than_a_client_takes_at_once_are_taken_in_two_goes(
     with pytest.raises(RepositoryError):
         client.read("director")
     client.read("director")
-    Client(client.url, client.memory / "other", client.first_roots).read("director", 1000)
 
 
 def test_a_reader_half_way_through_a_generation_finds_the_rest_after_the_next(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 12  # each; all steps: python -m tests.unit.publisher.killed_publisher FOLDER KIND 1000
+KILLS = 10  # each; all steps: python -m tests.unit.publisher.killed_publisher FOLDER KIND 1000
 
 
 @pytest.mark.parametrize("kind", ["create", "publish", "rotate"])
