@@ -291,7 +291,7 @@ class Publisher:
     ) -> Repository:
         fresh: dict[str, list[libraries.Key]] = {}
         for role in ROLES:
-            made = [self.keys.create(name, role) for _ in range(plan[role].fresh)]
+            made = [self.keys.create(name, role) for _number in range(plan[role].fresh)]
             fresh[role] = [signer.public_key for signer in made]
             signers[role] += made
         before = present.generation.repositories[name] if present else None
