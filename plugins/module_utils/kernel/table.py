@@ -13,7 +13,7 @@ import struct
 from collections import defaultdict
 from itertools import chain, islice
 from operator import add
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence, Tuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 from . import bpf
 from .errors import TrackerError
@@ -207,7 +207,7 @@ def select(entries: Entries, state: str, wanted: Filter | None = None) -> Iterat
 
 
 def translations(
-    maps: dict[str, Entries], wanted: Filter, limit: int
+    maps: Mapping[str, Entries], wanted: Filter, limit: int
 ) -> tuple[list[dict[str, object]], bool]:
     """Up to `limit` flows of the maps (state to entries), and whether there are more."""
     found = (

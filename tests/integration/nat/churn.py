@@ -18,6 +18,7 @@ from .errors import NatError
 from .wanted import Group, Wanted
 
 NAME = "churn"
+PORTS_A_SECOND = 5  # more than any churn takes
 FORGET_EVERY = 3  # of the flows that may be deleted
 
 
@@ -67,7 +68,11 @@ def counts() -> dict[str, int]:
 
 def _endless(groups: list[Group]) -> Iterator[Wanted]:
     """The groups take turns."""
-    each = [wanted.flows(group, cycle(wanted.CHURN)) for group in groups]
+    # Not where an earlier churn began: namespaces get the inode numbers of those that are gone,
+    # whose closed flows would stand for flows that are missed now
+    begin = int(time.time() * PORTS_A_SECOND) % len(wanted.CHURN)
+    ports = [*wanted.CHURN[begin:], *wanted.CHURN[:begin]]
+    each = [wanted.flows(group, cycle(ports)) for group in groups]
     for turn in zip(*each):
         yield from turn
 

@@ -68,6 +68,11 @@ def pack_only(layout_struct: Any, position: int) -> bytes:
                 *("sport", "dport", "zone", "flags", "generation"),
             ],
         ),
+        (
+            "conntrack_load",
+            layout.LOAD,
+            ["copy_since_ns", "stale_before_ns", "generation"],
+        ),
     ],
 )
 def test_every_member_lies_where_the_object_has_it(

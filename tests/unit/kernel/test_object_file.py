@@ -64,7 +64,7 @@ def test_a_good_object_is_described(objects: dict[str, Path], arch: str) -> None
     parsed = object_file.parse(content, "the object", arch)
     assert (parsed.content, parsed.arch, parsed.layout) == (content, arch, 1)
     assert parsed.sha256 == hashlib.sha256(content).hexdigest()
-    assert set(parsed.constants) == {"seed_portid", "tcpv6_enabled", "udpv6_enabled"}
+    assert {"seed_portid", "tcpv6_enabled", "udpv6_enabled"} <= set(parsed.constants)
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -184,7 +184,8 @@ def test_constants_are_set_at_their_place_and_nowhere_else(
     parsed = object_file.parse(objects[arch].read_bytes(), "the object", arch)
     values = {"seed_portid": 0xA1B2C3D4, "tcpv6_enabled": 0, "udpv6_enabled": 7}
     expected = bytearray(parsed.rodata)
-    for name, (offset, size) in constants_of(objects[arch]).items():
+    for name in values:
+        offset, size = constants_of(objects[arch])[name]
         expected[offset : offset + size] = values[name].to_bytes(8, "little")[:size]
     assert parsed.with_constants(values) == bytes(expected)
     assert parsed.with_constants({}) == parsed.rodata

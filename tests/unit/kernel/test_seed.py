@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from btfleet.kernel import bpf, netns, seed
 from btfleet.kernel.errors import LoaderError
+from btfleet.kernel.layout import LOAD
 
 from tests.unit.kernel_access import (
     MASQUERADED,
@@ -143,6 +144,11 @@ def test_an_error_message_is_an_error() -> None:
 # --- stale entries -------------------------------------------------------------------------------
 
 
+def remove_stale(fd: int, start_ns: int, visited: set[int]) -> int:
+    """What a load removes after pass 7."""
+    return seed._remove(fd, seed.MapCalls().stale(fd, start_ns, 7), visited)
+
+
 @needs_bpf
 def test_only_entries_that_no_pass_came_by_are_removed() -> None:
     start = 1000
@@ -152,7 +158,7 @@ def test_only_entries_that_no_pass_came_by_are_removed() -> None:
     with tracker_map() as fd:
         for flow in (stale, never, current):
             flow.write(fd)
-        assert seed._remove_stale(fd, start, 7, HERE) == 4
+        assert remove_stale(fd, start, HERE) == 4
         left = {
             key: bpf.map_lookup(fd, key, 64)
             for keys, _values in bpf.map_batches(fd, bpf.map_info(fd))
@@ -165,9 +171,9 @@ def test_only_entries_that_no_pass_came_by_are_removed() -> None:
 def test_entries_of_a_namespace_that_was_not_visited_are_kept() -> None:
     with tracker_map() as fd:
         replace(MASQUERADED, created_ns=0, generation=6, netns=1).write(fd)
-        assert seed._remove_stale(fd, 1000, 7, HERE) == 0
-        assert seed._remove_stale(fd, 1000, 7, set()) == 0
-        assert seed._remove_stale(fd, 1000, 7, {1}) == 2
+        assert remove_stale(fd, 1000, HERE) == 0
+        assert remove_stale(fd, 1000, set()) == 0
+        assert remove_stale(fd, 1000, {1}) == 2
 
 
 @needs_bpf
@@ -175,7 +181,7 @@ def test_entries_of_a_namespace_that_was_not_visited_are_kept() -> None:
 def test_entries_that_the_insert_program_wrote_meanwhile_are_kept(created: int) -> None:
     with tracker_map() as fd:
         replace(MASQUERADED, created_ns=created, generation=0).write(fd)
-        assert seed._remove_stale(fd, 1000, 7, HERE) == 0
+        assert remove_stale(fd, 1000, HERE) == 0
         assert bpf.map_fill(fd, bpf.map_info(fd)) == 2
 
 
@@ -197,7 +203,7 @@ def test_an_entry_that_changes_while_it_is_looked_at_is_kept(
         old.write(fd)
         with monkeypatch.context() as patch:
             patch.setattr(bpf, "map_batches", batches)
-            assert seed._remove_stale(fd, 1000, 7, HERE) == 0
+            assert remove_stale(fd, 1000, HERE) == 0
         for key, value in successor.entries():
             assert bpf.map_lookup(fd, key, 64) == value
 
@@ -217,10 +223,17 @@ def test_an_entry_that_goes_while_it_is_looked_at_is_not_counted(
     with tracker_map() as fd:
         MASQUERADED.write(fd)
         monkeypatch.setattr(bpf, "map_batches", batches)
-        assert seed._remove_stale(fd, 1000, 7, HERE) == 0
+        assert remove_stale(fd, 1000, HERE) == 0
 
 
 # --- take-in -------------------------------------------------------------------------------------
+
+
+class Passes(seed.MapCalls):
+    """Keeps the numbers that the seed program is told."""
+
+    def __init__(self, told: list[int]) -> None:
+        super().__init__(lambda load: told.append(LOAD.unpack(load)[2]))
 
 
 def only(path: str) -> Callable[[], dict[int, str]]:
@@ -235,7 +248,7 @@ def test_a_round_of_two_passes_is_enough_where_nothing_is_stale(
     passes: list[int] = []
     with tracker_map() as fd:
         replace(MASQUERADED, generation=1).write(fd)
-        assert seed.take_in(fd, passes.append, seed.random_portid(), 254) == 1
+        assert seed.take_in(fd, Passes(passes), seed.random_portid(), 254) == 1
         assert bpf.map_fill(fd, bpf.map_info(fd)) == 2
     assert passes == [255, 1]
 
@@ -248,7 +261,7 @@ def test_a_removal_is_followed_by_another_round(
     passes: list[int] = []
     with tracker_map() as fd:
         replace(MASQUERADED, generation=9, created_ns=0).write(fd)
-        assert seed.take_in(fd, passes.append, seed.random_portid(), 0) == 4
+        assert seed.take_in(fd, Passes(passes), seed.random_portid(), 0) == 4
         assert bpf.map_fill(fd, bpf.map_info(fd)) == 0
     assert passes == [1, 2, 3, 4]
 
@@ -258,10 +271,10 @@ def test_rounds_end_even_if_something_is_always_stale(
     other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(netns, "find", only(other))
-    monkeypatch.setattr(seed, "_remove_stale", lambda *_arguments: 1)
+    monkeypatch.setattr(seed, "_remove", lambda *_arguments: 1)
     passes: list[int] = []
     with tracker_map() as fd:
-        last = seed.take_in(fd, passes.append, seed.random_portid(), 0)
+        last = seed.take_in(fd, Passes(passes), seed.random_portid(), 0)
     assert last == passes[-1] == 2 * seed.MAX_ROUNDS
 
 
@@ -269,14 +282,14 @@ def test_rounds_end_even_if_something_is_always_stale(
 def test_a_namespace_that_disappears_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "find", only("/proc/0/ns/net"))
     with tracker_map() as fd:
-        assert seed.take_in(fd, lambda _number: None, seed.random_portid(), 0) == 2
+        assert seed.take_in(fd, seed.MapCalls(), seed.random_portid(), 0) == 2
 
 
 @needs_bpf
 def test_a_namespace_that_cannot_be_read_stops_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "find", only("/dev/null"))
     with tracker_map() as fd, pytest.raises(LoaderError) as caught:
-        seed.take_in(fd, lambda _number: None, seed.random_portid(), 0)
+        seed.take_in(fd, seed.MapCalls(), seed.random_portid(), 0)
     assert str(caught.value) == (
         "cannot read the conntrack table of namespace 4026531840 (Invalid argument): "
         "existing flows would be missing, so nothing was loaded"
@@ -306,9 +319,17 @@ def test_entries_are_copied_and_those_there_are_kept() -> None:
         MASQUERADED.write(source)
         MASQUERADED_V6.write(source)
         newer.write(target)
-        assert seed.copy_entries(source, target) == 2
+        seed.MapCalls().copy(source, target)
         for key, value in [*newer.entries(), *MASQUERADED_V6.entries()]:
             assert bpf.map_lookup(target, key, 64) == value
+
+
+@needs_bpf
+def test_flows_closed_before_a_moment_are_not_copied() -> None:
+    with tracker_map() as source, tracker_map() as target:
+        MASQUERADED.write(source)
+        seed.MapCalls().copy(source, target, since_ns=1)
+        assert bpf.map_fill(target, bpf.map_info(target)) == 0
 
 
 @needs_bpf
@@ -317,7 +338,7 @@ def test_a_smaller_map_takes_what_fits() -> None:
         for number in range(10):
             flow = replace(MASQUERADED, orig=("10.0.0.2", number, "192.0.2.1", 80))
             replace(flow, reply=("192.0.2.1", 80, "203.0.113.1", number)).write(source)
-        assert seed.copy_entries(source, target) == 8
+        seed.MapCalls().copy(source, target)
         assert bpf.map_fill(target, bpf.map_info(target)) == 8
 
 

@@ -224,7 +224,7 @@ def test_an_empty_map_has_no_flows() -> None:
     with tracker_map() as fd:
         assert list(table.flows(fd, "live")) == []
         assert list(table.json_lines(fd, "live")) == []
-        assert table.translations({"live": fd}, Filter(), 10) == ([], False)
+        assert table.translations({"live": bpf.map_entries(fd)}, Filter(), 10) == ([], False)
 
 
 @needs_bpf
@@ -235,7 +235,7 @@ def test_a_limit_says_whether_there_is_more(limit: int, given_count: int, more: 
     with tracker_map() as fd:
         for flow in (MASQUERADED, MASQUERADED_V6, PING):
             flow.write(fd)
-        rows, truncated = table.translations({"live": fd}, Filter(), limit)
+        rows, truncated = table.translations({"live": bpf.map_entries(fd)}, Filter(), limit)
         assert (len(rows), truncated) == (given_count, more)
 
 
@@ -245,7 +245,7 @@ def test_translations_of_several_maps_are_filtered_together() -> None:
         MASQUERADED.write(live)
         MASQUERADED_V6.write(live)
         PING.write(closed)
-        maps = {"live": live, "closed": closed}
+        maps = {"live": bpf.map_entries(live), "closed": bpf.map_entries(closed)}
         rows, more = table.translations(maps, Filter.parse(address="10.0.0.2"), 2)
     assert [(row["protocol"], row["state"]) for row in rows] == [
         ("tcp", "live"),
@@ -260,7 +260,7 @@ def test_json_lines_are_the_flows_as_json(flows: list[Wanted]) -> None:
     with tracker_map() as fd:
         for flow in flows:
             flow.write(fd)
-        lines = "".join(table.json_lines(fd, "live"))
+        lines = b"".join(table.json_lines(fd, "live")).decode()
         expected = [json.dumps(table.to_dict(flow)) + "\n" for flow in table.flows(fd, "live")]
     assert sorted(lines.splitlines(keepends=True)) == sorted(expected)
 
@@ -285,7 +285,7 @@ def test_text_of_addresses_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         for number in range(50):
             flow = replace(MASQUERADED, orig=(f"10.0.0.{number}", 1, "192.0.2.1", 80))
             replace(flow, reply=("192.0.2.1", 80, "203.0.113.1", number)).write(fd)
-        lines = "".join(table.json_lines(fd, "live")).splitlines()
+        lines = b"".join(table.json_lines(fd, "live")).decode().splitlines()
     assert {json.loads(line)["orig"]["src"] for line in lines} == {
         f"10.0.0.{number}" for number in range(50)
     }
