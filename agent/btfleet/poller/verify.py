@@ -208,8 +208,8 @@ def restore(first_root: bytes, stored: Stored, host: Host) -> Trusted:
 def in_force(trusted: Trusted, now: int) -> dict[str, Config]:
     """The configs that count at the Unix time `now`.
 
-    None once the targets have been expired for longer than the tolerance: nobody vouches for them
-    any more. Nothing is lost by that: they count again when the clock has been put right.
+    None once targets or root have been expired for longer than the tolerance: nobody vouches for
+    them any more. Nothing is lost by that: they count again when the clock has been put right.
     """
     if frozen(trusted, now):
         return {}
@@ -223,11 +223,15 @@ def in_force(trusted: Trusted, now: int) -> dict[str, Config]:
 def frozen(trusted: Trusted, now: int) -> str | None:
     """Why nothing counts any more although the service says that nothing has changed, or None."""
     targets = trusted.targets
-    if targets is None or now < targets.expires + CLOCK_TOLERANCE:
+    if targets is None:
+        return None
+    root = (_seconds(trusted.root.expires), f"root version {trusted.root_version}")
+    expires, what = min((targets.expires, f"targets version {targets.version}"), root)
+    if now < expires + CLOCK_TOLERANCE:
         return None
     return (
-        f"freeze: the held targets version {targets.version} expired at "
-        f"{_time(targets.expires)}, now it is {_time(now)}: put the clock right, or publish anew"
+        f"freeze: the held {what} expired at {_time(expires)}, now it is {_time(now)}: "
+        "put the clock right, or publish anew"
     )
 
 

@@ -27,6 +27,8 @@ class CraftedService(config_pb2_grpc.ConfigServiceServicer):
         self.authority = Authority()
         self.requests: list[pb.ClientGetConfigsRequest] = []
         self.port = 0
+        # Set: only clients with a certificate of this authority are let in
+        self.clients: Authority | None = None
 
     def ClientGetConfigs(  # noqa: N802 the proto's name
         self, request: pb.ClientGetConfigsRequest, context: grpc.ServicerContext
@@ -54,7 +56,10 @@ class CraftedService(config_pb2_grpc.ConfigServiceServicer):
         pool = ThreadPoolExecutor(4)
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         config_pb2_grpc.add_ConfigServiceServicer_to_server(self, server)
-        credentials = grpc.ssl_server_credentials([(key, certificate)])
+        client_ca = self.clients.certificate if self.clients else None
+        credentials = grpc.ssl_server_credentials(
+            [(key, certificate)], client_ca, require_client_auth=client_ca is not None
+        )
         self.port = server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         server.start()
         try:

@@ -253,6 +253,37 @@ def test_a_certificate_of_another_authority_is_not_trusted(host: Deployed) -> No
     assert not host.service.requests
 
 
+def test_a_client_certificate_is_shown_and_read_again_when_it_is_replaced(
+    host: Deployed, director: Director
+) -> None:
+    mutual = CraftedService(honest(director))
+    mutual.clients = Authority("clients")
+    host.service = mutual
+    host.trust()
+    certificate, key = host.folder / "etc/client.pem", host.folder / "etc/client.key"
+    Authority("strangers").write(certificate, key)
+    with mutual.running():
+        agent = host.agent(client_certificate=str(certificate), client_key=str(key))
+        assert poll_fails(agent).kind == "service"
+        mutual.clients.write(certificate, key)
+        agent.poll()
+        key.unlink()
+        assert isinstance(poll_fails(agent), SettingsError)
+
+
+def test_the_name_in_the_certificate_may_be_another_than_the_address(
+    host: Deployed, director: Director
+) -> None:
+    named = CraftedService(honest(director))
+    named.authority = host.service.authority
+    with named.running():
+        address = f"127.0.0.1:{named.port}"
+        wrong = host.agent(service=address, tls_server_name="elsewhere.example.org")
+        assert poll_fails(wrong).kind == "service"
+        wrong.close()
+        host.agent(service=address, tls_server_name="localhost").poll()
+
+
 # --- faults -------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,8 @@ from btfleet.poller.states import APPLIED, APPLYING, FAILED, RECEIVED, StateBook
 from btfleet.poller.verify import Config
 from btfleet.poller.wanted import ANSWER_TIMEOUT, RETRY, Asked, judge, make_plan
 from btfleet.products import paths
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.poller.director import CALM, NO_UDP6, content
 
@@ -79,6 +81,14 @@ def test_a_config_that_is_wrong_has_no_part_and_the_others_do(raw: bytes, reason
 def test_without_a_base_every_config_says_why() -> None:
     plan = make_plan(None, "no spec", {NO_UDP6: content(udpv6_enabled=False)}, ALLOWED)
     assert (plan.spec, dict(plan.refused)) == (None, {NO_UDP6: "no spec"})
+
+
+@given(st.dictionaries(st.sampled_from([NO_UDP6, GREATER]), st.binary(max_size=100)))
+def test_random_contents_are_refused_each_with_a_line(contents: dict[str, bytes]) -> None:
+    plan = make_plan(BASE, "", contents, ALLOWED)
+    assert set(plan.refused) == set(contents)
+    assert all(reason and "\n" not in reason for reason in plan.refused.values())
+    assert plan.spec == BASE
 
 
 # --- judgement ----------------------------------------------------------------------------------

@@ -579,6 +579,16 @@ def test_held_targets_end_an_hour_after_their_expiry_and_come_back(director: Dir
     assert verify.in_force(trusted, NOW)
 
 
+def test_an_expired_root_ends_what_its_keys_signed(director: Director) -> None:
+    director.rotate(expires=NOW + 60)
+    director.publish(UDP6)
+    trusted = filled(director)
+    end = NOW + 60 + CLOCK_TOLERANCE
+    assert verify.in_force(trusted, end - 1)
+    assert verify.in_force(trusted, end) == {}
+    assert "root version 2" in str(verify.frozen(trusted, end))
+
+
 # --- from the disk ------------------------------------------------------------------------------
 
 
