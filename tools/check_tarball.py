@@ -24,6 +24,7 @@ SHIPPED = frozenset(
         "changelogs",
         "docs",
         "meta",
+        "monitoring",
         "playbooks",
         "plugins",
         "roles",
