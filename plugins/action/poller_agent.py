@@ -33,18 +33,6 @@ class ActionModule(ReleaseAction):
         for name in _FILES:
             path = arguments.pop(name, None)
             if path:
-                arguments[f"_{name}"] = self._read(str(path), name)
+                arguments[f"_{name}"] = self.read_text(str(path), name)
         result.update(self.install(arguments, task_vars))
         return result
-
-    def _read(self, name: str, option: str) -> str:
-        path = self._find_needle("files", name)
-        try:
-            with open(path, encoding="ascii") as stream:
-                return stream.read(1 << 20)
-        except OSError as exc:
-            raise AnsibleActionFail(
-                f"cannot read {option} {path} on the control node ({exc.strerror})"
-            ) from exc
-        except UnicodeDecodeError:
-            raise AnsibleActionFail(f"{option} {path} is no text file") from None

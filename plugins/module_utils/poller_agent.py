@@ -11,22 +11,19 @@ that is killed in between does not leave an agent on old code.
 from __future__ import annotations
 
 import grp
-import hashlib
 import json
 import os
-import pwd
 import shutil
-import stat
 from dataclasses import dataclass, field
-from typing import Mapping, NamedTuple
+from typing import Mapping
 
-from . import systemd
+from . import accounts, managed_files, systemd
 from .kernel import access
 from .kernel.bpffs import FOLDER
-from .kernel.store import write_atomically
+from .managed_files import File
 from .release import Layout as ReleaseLayout
 from .release import packed_unit
-from .systemd import HostError, Runner, Unit, file_digest
+from .systemd import HostError, Runner, Unit
 
 ACCOUNT = access.GROUP
 
@@ -39,7 +36,7 @@ STARTED = (WATCH, UNIT)
 
 SETTINGS, TOKEN, CA, ROOT = "agent.json", "token", "ca.pem", "director-root.json"
 FILES = (SETTINGS, TOKEN, CA, ROOT)
-ACCESS = f"root:{ACCOUNT} 0640"
+ACCESS = managed_files.access_of(ACCOUNT)
 
 # What each file is for, and how to give it
 _NEEDED = {
@@ -83,13 +80,6 @@ class Layout:
     def file(self, name: str) -> str:
         """One of FILES."""
         return os.path.join(self.etc, name)
-
-
-class File(NamedTuple):
-    """A file's digest, and its owner, group and mode; all None if it is not there."""
-
-    digest: str | None = None
-    access: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +129,7 @@ def plan(
     files = {}
     for name in FILES:
         content = contents.get(name)
-        digest = now.files[name].digest if content is None else _digest(content)
+        digest = now.files[name].digest if content is None else managed_files.digest(content)
         if digest is None:
             raise HostError(
                 f"{name} is not on the host, needed: {_NEEDED.get(name, name)} for its first run"
@@ -178,8 +168,8 @@ def needs_restart(before: State, after: State, another_release: bool) -> bool:
 def read(layout: Layout, run: Runner) -> State:
     """The state now."""
     return State(
-        account=_has_account(),
-        files={name: _read_file(layout.file(name)) for name in FILES},
+        account=accounts.exists(ACCOUNT),
+        files={name: managed_files.read(layout.file(name)) for name in FILES},
         units=systemd.read(run, layout.units, UNITS),
         leftovers=any(os.path.lexists(path) for path in (layout.state, layout.runtime)),
         restart_due=os.path.lexists(layout.restart_due),
@@ -188,39 +178,12 @@ def read(layout: Layout, run: Runner) -> State:
     )
 
 
-def _has_account() -> bool:
-    try:
-        return pwd.getpwnam(ACCOUNT).pw_gid == grp.getgrnam(ACCOUNT).gr_gid
-    except KeyError:
-        return False
-
-
-def _read_file(path: str) -> File:
-    digest = file_digest(path)
-    if digest is None:
-        return File()
-    found = os.stat(path)
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = str(found.st_uid)
-    try:
-        group = grp.getgrgid(found.st_gid).gr_name
-    except KeyError:
-        group = str(found.st_gid)
-    return File(digest, f"{owner}:{group} {stat.S_IMODE(found.st_mode):04o}")
-
-
 def _read_settings(path: str) -> object:
     try:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except (OSError, ValueError):
         return None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 # --- doing --------------------------------------------------------------------------------------
@@ -266,17 +229,13 @@ def reach(
 ) -> None:
     """From `before` to `after`; `release` has to be the current one already."""
     if not before.account:
-        make_account(run)
+        accounts.make(run, ACCOUNT)
     gid = grp.getgrnam(ACCOUNT).gr_gid
     access.grant(layout.pins, gid)
-    for name in FILES:
-        content = contents.get(name)
-        if content is not None and before.files[name] != after.files[name]:
-            write_atomically(layout.file(name), content, 0o640, gid)
-        elif before.files[name] != after.files[name]:
-            os.chown(layout.file(name), 0, gid)
-            os.chmod(layout.file(name), 0o640)
-    _install_units(layout, releases, run, before, release)
+    paths = {name: layout.file(name) for name in FILES}
+    managed_files.put(paths, before.files, after.files, contents, gid)
+    packed = {name: packed_unit(releases, release, name) for name in UNITS}
+    systemd.install(run, layout.units, before.units, packed, STARTED)
     if restart and before.units[UNIT].active:
         systemd.call(run, "restart", UNIT)
     for name in STARTED:
@@ -284,44 +243,6 @@ def reach(
             systemd.call(run, "start", name)
     if os.path.lexists(layout.restart_due):
         os.unlink(layout.restart_due)
-
-
-def _install_units(
-    layout: Layout, releases: ReleaseLayout, run: Runner, before: State, release: str
-) -> None:
-    changed = False
-    for name in UNITS:
-        packed = packed_unit(releases, release, name)
-        if file_digest(packed) != before.units[name].digest:
-            with open(packed, "rb") as stream:
-                systemd.write(layout.units, name, stream.read())
-            changed = True
-    if changed:
-        systemd.call(run, "daemon-reload")
-    disabled = [name for name in STARTED if not before.units[name].enabled]
-    if disabled:
-        systemd.call(run, "enable", "--quiet", *disabled)
-
-
-def make_account(run: Runner) -> None:
-    """A system user and group that own nothing and cannot log in."""
-    try:
-        grp.getgrnam(ACCOUNT)
-    except KeyError:
-        _command(run, "groupadd", "--system", ACCOUNT)
-    try:
-        pwd.getpwnam(ACCOUNT)
-    except KeyError:
-        _command(
-            run,
-            *("useradd", "--system", "--gid", ACCOUNT, "--no-create-home"),
-            *("--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", ACCOUNT),
-        )
-    if not _has_account():
-        raise HostError(
-            f"the user {ACCOUNT} is there with another primary group: "
-            f"run `usermod --gid {ACCOUNT} {ACCOUNT}`, or rename that user"
-        )
 
 
 def remove(layout: Layout, run: Runner) -> None:
@@ -342,26 +263,5 @@ def remove(layout: Layout, run: Runner) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if os.path.lexists(layout.restart_due):
         os.unlink(layout.restart_due)
-    _remove_account(run)
+    accounts.remove(run, ACCOUNT)
     access.grant(layout.pins, access.group_id())
-
-
-def _remove_account(run: Runner) -> None:
-    try:
-        pwd.getpwnam(ACCOUNT)
-    except KeyError:
-        pass
-    else:
-        _command(run, "userdel", ACCOUNT)
-    try:  # it may have gone with the user
-        grp.getgrnam(ACCOUNT)
-    except KeyError:
-        return
-    _command(run, "groupdel", ACCOUNT)
-
-
-def _command(run: Runner, *command: str) -> None:
-    code, _output, errors = run(list(command))
-    if code != 0:
-        detail = " ".join(errors.split()) or f"exit code {code}"
-        raise HostError(f"{command[0]} failed ({detail}): the agent needs an account of its own")

@@ -96,8 +96,11 @@ def has_dependencies(release: str | None) -> bool:
     return release is not None and re.search(r"-[0-9a-f]{12}-cp\d", release) is not None
 
 
-def plan(now: State, name: str, keep: int, unit_digest: str | None) -> State:
-    """The state with release `name` current and at most `keep` others, newest first."""
+def plan(now: State, name: str, keep: int, unit_digest: str | None, boot: bool = True) -> State:
+    """The state with release `name` current and at most `keep` others, newest first.
+
+    Without `boot` the boot unit is not brought along: a host may have no tracker to load.
+    """
     others = [other for other in now.releases if other not in (name, now.current)]
     if now.current not in (None, name):
         others.insert(0, str(now.current))
@@ -108,10 +111,17 @@ def plan(now: State, name: str, keep: int, unit_digest: str | None) -> State:
         releases=tuple(other for other in known if other in kept),
         current=name,
         command=True,
-        unit=unit_digest or now.unit,
-        unit_enabled=True,
-        unit_active=True,
+        unit=(unit_digest or now.unit) if boot else now.unit,
+        unit_enabled=boot or now.unit_enabled,
+        unit_active=boot or now.unit_active,
     )
+
+
+def plan_removal(now: State, in_use: bool) -> State:
+    """The state without the boot unit, and without releases unless something else is `in_use`."""
+    if not in_use:
+        return State()
+    return State(releases=now.releases, current=now.current, command=now.command)
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -237,21 +247,23 @@ def reach(layout: Layout, run: Runner, now: State, after: State) -> None:
     if not now.command:
         link_atomically(_command_target(layout), layout.command)
     packed = packed_unit(layout, name)
-    if file_digest(packed) != now.unit:
+    if after.unit is not None and file_digest(packed) != now.unit:
         with open(packed, "rb") as stream:
             systemd.write(layout.units, UNIT, stream.read())
         systemd.call(run, "daemon-reload")
-    if not now.unit_enabled:
+    if after.unit_enabled and not now.unit_enabled:
         systemd.call(run, "enable", "--quiet", UNIT)
-    if not now.unit_active:
+    if after.unit_active and not now.unit_active:
         systemd.call(run, "start", UNIT)
     for old in set(now.releases) - set(after.releases):
         shutil.rmtree(layout.folder(old))
 
 
-def remove(layout: Layout, run: Runner, now: State) -> None:
-    """Takes everything away again."""
+def remove(layout: Layout, run: Runner, now: State, after: State) -> None:
+    """Takes the boot unit away again, and all the rest if nothing else runs it (`plan_removal`)."""
     systemd.remove(run, layout.units, (UNIT,))
+    if after.current is not None:
+        return
     if now.command:
         os.unlink(layout.command)
     shutil.rmtree(layout.root, ignore_errors=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, List, Mapping, NamedTuple, Tuple
 
 # Runs a command: its exit code, output and errors (AnsibleModule.run_command)
 Runner = Callable[[List[str]], Tuple[int, str, str]]
@@ -75,6 +75,25 @@ def write(folder: str, name: str, content: bytes) -> None:
         stream.write(content)
         os.fchmod(stream.fileno(), 0o644)
     os.replace(path + ".btfleet-new", path)
+
+
+def install(
+    run: Runner,
+    folder: str,
+    before: Mapping[str, Unit],
+    packed: Mapping[str, str],
+    enabled: tuple[str, ...],
+) -> None:
+    """Puts unit files (`packed`, by unit) where systemd looks, and enables those in `enabled`."""
+    changed = [name for name, path in packed.items() if file_digest(path) != before[name].digest]
+    for name in changed:
+        with open(packed[name], "rb") as stream:
+            write(folder, name, stream.read())
+    if changed:
+        call(run, "daemon-reload")
+    disabled = [name for name in enabled if not before[name].enabled]
+    if disabled:
+        call(run, "enable", "--quiet", *disabled)
 
 
 def remove(run: Runner, folder: str, names: tuple[str, ...]) -> None:

@@ -128,6 +128,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils import (
+    config_service,
     poller_agent,
     release,
     release_choice,
@@ -142,11 +143,16 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
 
 
 def absent(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
-    """Removes it all unless in check mode."""
-    before, after = release.read(layout, module.run_command), release.State()
+    """Removes it all unless in check mode; but for what the config service runs."""
+    before = release.read(layout, module.run_command)
+    after = release.plan_removal(before, in_use=config_service.is_installed(layout.units))
     if before != after and not module.check_mode:
-        release.remove(layout, module.run_command, before)
-    return {"changed": before != after, "releases": [], "diff": difference(before, after)}
+        release.remove(layout, module.run_command, before, after)
+    return {
+        "changed": before != after,
+        "releases": list(after.releases),
+        "diff": difference(before, after),
+    }
 
 
 def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:

@@ -48,6 +48,19 @@ class ReleaseAction(SendingAction):
             raise AnsibleActionFail(f"{', '.join(_PRIVATE)} are set by the action plugin alone")
         return given
 
+    def read_text(self, name: str, option: str) -> str:
+        """The text file on the control node that an option names; raises AnsibleActionFail."""
+        path = self._find_needle("files", name)
+        try:
+            with open(path, encoding="ascii") as stream:
+                return stream.read(1 << 20)
+        except OSError as exc:
+            raise AnsibleActionFail(
+                f"cannot read {option} {path} on the control node ({exc.strerror})"
+            ) from exc
+        except UnicodeDecodeError:
+            raise AnsibleActionFail(f"{option} {path} is no text file") from None
+
     def install(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """One module run; a second one, after a transfer, where the release was missing."""
         path = self._release(arguments.pop("src", None))

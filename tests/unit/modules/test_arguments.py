@@ -16,6 +16,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import sp
 
 MODULES = (
     "config_repository",
+    "config_service",
     "config_state_info",
     "conntrack_info",
     "conntrack_object",

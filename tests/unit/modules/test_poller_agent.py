@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.btfleet.conntrack.plugins.module_utils import (
+    accounts,
+    managed_files,
     poller_agent,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils import (
@@ -73,9 +75,10 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     )
     monkeypatch.setattr(release_utils, "Layout", lambda: releases)
     monkeypatch.setattr(poller_agent, "Layout", lambda: layout)
-    for module in (poller_agent, access):
+    for module in (poller_agent, accounts, managed_files, access):
         monkeypatch.setattr(module, "grp", host)
-    monkeypatch.setattr(poller_agent, "pwd", host)
+    for module in (accounts, managed_files):
+        monkeypatch.setattr(module, "pwd", host)
     for name in ("poller_agent", "release"):
         module = importlib.import_module(
             f"ansible_collections.btfleet.conntrack.plugins.modules.{name}"

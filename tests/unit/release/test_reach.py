@@ -216,7 +216,7 @@ def test_removal_leaves_nothing(layout: Layout, systemd: Systemd, tmp_path: Path
     put(layout, "1-a")
     switch(layout, systemd, "1-a")
     systemd.calls.clear()
-    release.remove(layout, systemd, release.read(layout, systemd))
+    release.remove(layout, systemd, release.read(layout, systemd), State())
     assert systemd.calls == [
         f"disable --now --quiet {UNIT}",
         "daemon-reload",
@@ -230,13 +230,13 @@ def test_removal_does_not_mind_a_unit_that_never_failed(layout: Layout, systemd:
     put(layout, "1-a")
     switch(layout, systemd, "1-a")
     systemd.failing = "reset-failed"
-    release.remove(layout, systemd, release.read(layout, systemd))
+    release.remove(layout, systemd, release.read(layout, systemd), State())
     assert release.read(layout, systemd) == State()
 
 
 def test_removal_without_a_unit_asks_nothing_of_systemd(layout: Layout, systemd: Systemd) -> None:
     put(layout, "1-a")
-    release.remove(layout, systemd, release.read(layout, systemd))
+    release.remove(layout, systemd, release.read(layout, systemd), State())
     assert systemd.calls == []
     assert not os.path.exists(layout.root)
 
@@ -246,7 +246,7 @@ def test_removal_leaves_a_command_that_is_not_ours(layout: Layout, systemd: Syst
     switch(layout, systemd, "1-a")
     os.unlink(layout.command)
     os.symlink("/opt/other/btfleet", layout.command)
-    release.remove(layout, systemd, release.read(layout, systemd))
+    release.remove(layout, systemd, release.read(layout, systemd), State())
     assert os.readlink(layout.command) == "/opt/other/btfleet"
 
 
