@@ -4,7 +4,8 @@
 """Who may read the pins: root, and the group of the poller agent where there is one.
 
 The agent then needs no privilege to read the maps. Links stay root's alone, since the kernel opens
-them only for writing too.
+them only for writing too. systemd mounts the bpf file system for root alone, so the group is let
+through there as well (not to list it), unless that folder has a group of somebody else's already.
 """
 
 from __future__ import annotations
@@ -60,11 +61,43 @@ def describe(found: list[Wrong]) -> tuple[str, ...]:
     return (f"group or mode of {names} is not as it should be",) if found else ()
 
 
+def mount_access(found_gid: int, mode: int, gid: int, is_ours: bool) -> tuple[int, int]:
+    """Group and mode of the mount point, from those that it has; `gid` is 0 without a group.
+
+    `is_ours` says whether its group is the agent's, also if that group is no more.
+    """
+    if gid == 0:
+        return (0, mode & ~0o070) if is_ours else (found_gid, mode)
+    if mode & 0o001 or (found_gid != 0 and not is_ours):
+        return found_gid, mode
+    return gid, mode & ~0o070 | 0o010
+
+
+def _wanted_mount(folder: str, gid: int) -> Iterator[Wrong]:
+    mount = os.path.dirname(folder)
+    try:
+        found = os.stat(mount)
+    except FileNotFoundError:
+        return
+    is_ours = found.st_gid != 0 and (found.st_gid == gid or not _is_group(found.st_gid))
+    yield Wrong(mount, *mount_access(found.st_gid, stat.S_IMODE(found.st_mode), gid, is_ours))
+
+
+def _is_group(gid: int) -> bool:
+    try:
+        grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return True
+
+
 def _wanted(folder: str, gid: int) -> Iterator[Wrong]:
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
+        yield from _wanted_mount(folder, 0)
         return
+    yield from _wanted_mount(folder, gid)
     for name in names:
         path = os.path.join(folder, name)
         try:

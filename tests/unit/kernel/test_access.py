@@ -123,3 +123,33 @@ def test_a_group_that_is_not_there_is_roots() -> None:
     assert access.group_id("no-such-group") == 0
     assert access.group_id("root") == 0
     assert access.group_id("daemon") > 0
+
+
+@pytest.mark.parametrize(
+    ("gid", "mode", "is_ours", "group", "wanted"),
+    [
+        pytest.param(0, 0o1700, False, GID, (GID, 0o1710), id="root's alone: let through"),
+        pytest.param(GID, 0o1710, True, GID, (GID, 0o1710), id="let through already"),
+        pytest.param(0, 0o1777, False, GID, (0, 0o1777), id="open to all: left alone"),
+        pytest.param(7, 0o0750, False, GID, (7, 0o0750), id="somebody else's: left alone"),
+        pytest.param(GID, 0o1710, True, 0, (0, 0o1700), id="without a group: as it was"),
+        pytest.param(7, 0o0750, False, 0, (7, 0o0750), id="never ours: left alone"),
+    ],
+)
+def test_the_group_is_let_through_the_mount_point_and_no_further(
+    gid: int, mode: int, is_ours: bool, group: int, wanted: tuple[int, int]
+) -> None:
+    assert access.mount_access(gid, mode, group, is_ours) == wanted
+
+
+@needs_bpf
+def test_a_mount_for_root_alone_lets_the_group_through_until_it_goes(pins: str) -> None:
+    mount = os.path.dirname(pins)
+    os.chmod(mount, 0o1700)
+    access.grant(pins, GID)
+    found = os.stat(mount)
+    assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (GID, 0o1710)
+    assert access.wrong(pins, GID) == []
+    access.grant(pins, 0)
+    found = os.stat(mount)
+    assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0o1700)
