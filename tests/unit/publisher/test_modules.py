@@ -34,9 +34,7 @@ def module_of(name: str) -> Any:
 
 
 @pytest.fixture
-def call(
-    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Call:
+def call(place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs a module in this process on the place; what it answers, without secrets."""
     # Where other tests have imported the control node's side, warnings would go to its display
     monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
