@@ -113,7 +113,7 @@ def measure(folder: Path, seconds: float) -> dict[str, Any]:
     first_polls = []
     with service.running():
         settings = deploy(folder, service, director)
-        for _ in range(ROUNDS):
+        for _number in range(ROUNDS):
             polled.clear()
             started = time.perf_counter()
             with agent(settings):

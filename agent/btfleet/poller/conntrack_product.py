@@ -194,7 +194,7 @@ class ConntrackProduct:
         if not isinstance(spec, dict):
             self.effective = {}
             return
-        base, _ = self._read_base()
+        base, _reason = self._read_base()
         effective = remote.effective(self._store, base) if base else None
         owners = remote.owners_in_force(spec, base, effective)
         self.effective = {

@@ -367,7 +367,7 @@ def _verify_configs(
         target = targets.targets.get(text)
         if target is None:
             raise UpdateRefused("unlisted", f"{text} is not in the director's targets")
-        _, about = _describe(text, target)
+        _length, about = _describe(text, target)
         if not _is_for(path, about, host):
             raise UpdateRefused("wrong_host", f"{text} is not for {host.facts.host}")
         if about.expires and about.expires <= now - CLOCK_TOLERANCE:
@@ -420,8 +420,13 @@ def _is_for(path: paths.ConfigPath, about: custom.Custom, host: Host) -> bool:
     )
 
 
+def _is_int(value: object) -> bool:
+    """JSON's true and false are numbers to Python."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _config(path: paths.ConfigPath, about: custom.Custom, target: TargetFile, raw: bytes) -> Config:
-    if type(target.length) is not int or target.length > MAX_CONTENT:
+    if not _is_int(target.length) or target.length > MAX_CONTENT:
         raise UpdateRefused(
             "endless_data", f"{path} has {target.length} bytes, needed: at most {MAX_CONTENT}"
         )
@@ -461,7 +466,7 @@ def _parse(raw: bytes, what: str, kind: type[_S], limit: int) -> Metadata[_S]:
         raise UpdateRefused(
             "mix_and_match", f"{what} is of the type {metadata.signed.type}, needed: {kind.type}"
         )
-    if type(version) is not int or not 1 <= version <= MAX_VERSION:
+    if not _is_int(version) or not 1 <= version <= MAX_VERSION:
         raise UpdateRefused(
             "malformed",
             f"{what} has version {ascii(version)[:100]}, needed: a number from 1 to 2^63-1",

@@ -73,7 +73,7 @@ def answer_request(tracker: Tracker, base: Spec) -> Result:
 
 def settle(tracker: Tracker, load: Callable[[Tracker, Spec], Result]) -> Result:
     """Has `load` (one of the two above) do the spec file, until that is what there still is."""
-    for _ in range(_PASSES):
+    for _number in range(_PASSES):
         wanted = remote.effective(tracker.store, read_base(tracker.store))
         failure = None
         try:

@@ -24,7 +24,7 @@ LIFE = datetime.timedelta(days=2)
 
 def make(folder: Path, names: list[str]) -> None:
     """Writes the three files; each is replaced in one step, the certificate after its key."""
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _number in range(2))
     ca_name = _name(f"btfleet test CA {os.urandom(4).hex()}")
     ca = (
         _builder(ca_name, ca_name, ca_key.public_key())

@@ -138,7 +138,9 @@ def test_of_many_that_ask_at_a_time_one_builds(
 ) -> None:
     built = tmp_path / "built"
     forks = multiprocessing.get_context("fork")
-    asking = [forks.Process(target=_obtain, args=(release, sources, str(built))) for _ in range(4)]
+    asking = [
+        forks.Process(target=_obtain, args=(release, sources, str(built))) for _number in range(4)
+    ]
     for process in asking:
         process.start()
     for process in asking:

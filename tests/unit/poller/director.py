@@ -83,7 +83,7 @@ class Director:
         """A new root, in which these roles have other keys."""
         before = list(self.signers["root"])
         for role in roles:
-            self.signers[role] = [signer() for _ in self.signers[role]]
+            self.signers[role] = [signer() for _number in self.signers[role]]
         by = list({id(each): each for each in before + self.signers["root"]}.values())
         raw = self.root(len(self.roots) + 1, expires, by).to_bytes()
         self.roots.append(raw)

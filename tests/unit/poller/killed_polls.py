@@ -95,7 +95,7 @@ def main() -> None:
         director.publish(files(version))
         answers.append(director.answer(roots=[]).SerializeToString())
     before = 0
-    for _ in range(kills):
+    for _number in range(kills):
         child = os.fork()
         if child == 0:
             # However it ends, it is killed

@@ -149,7 +149,7 @@ def test_a_service_that_goes_and_comes_back_is_reached_at_the_next_poll(
         agent = host.agent()
         agent.poll()
     with host.stack:
-        for _ in range(3):
+        for _number in range(3):
             assert poll_fails(agent).kind == "service"
         service.authority = Authority("another")
         with service.running():

@@ -105,14 +105,14 @@ def test_waits_are_always_within_bounds(
         backoff = backoff.success() if is_good else backoff.failed(interval)
         wait = backoff.wait(interval, 0, chance.uniform)
         assert 0.9 * interval <= wait <= interval + CAP
-    for _ in range(60):
+    for _number in range(60):
         backoff = backoff.success()
     assert backoff.failures == 0
 
 
 def test_waits_of_a_fleet_drift_apart() -> None:
     chance = random.Random(1)  # noqa: S311
-    waits = {Backoff().success().wait(5.0, 0, chance.uniform) for _ in range(100)}
+    waits = {Backoff().success().wait(5.0, 0, chance.uniform) for _number in range(100)}
     assert len(waits) == 100
     assert all(4.5 <= wait <= 5.0 for wait in waits)
 
@@ -190,7 +190,7 @@ def test_the_log_is_quiet_before_the_first_success_and_limited_after(
 def test_lines_that_were_left_out_are_counted() -> None:
     time = [0.0]
     limit = LogLimit(per_minute=2, clock=lambda: time[0])
-    assert [limit.take("x") for _ in range(5)] == ["x", "x", None, None, None]
+    assert [limit.take("x") for _number in range(5)] == ["x", "x", None, None, None]
     time[0] = 61.0
     assert limit.take("x") == "x (3 such lines were left out before)"
     assert limit.take("x") == "x"

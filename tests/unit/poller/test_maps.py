@@ -196,7 +196,7 @@ def test_a_dump_has_what_was_asked_for(
 def test_a_dump_with_a_wrong_filter_says_so(
     stub: agent_pb2_grpc.AgentServiceStub, change: dict[str, Any]
 ) -> None:
-    code, _ = code_of(lambda: list(stub.Dump(pb.DumpRequest(**change), timeout=30)))
+    code, _detail = code_of(lambda: list(stub.Dump(pb.DumpRequest(**change), timeout=30)))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -212,7 +212,7 @@ def test_a_long_dump_comes_in_pieces_and_dumps_that_nobody_reads_leave_room_for_
         bpf.obj_pin(large, str(pins / "conntrack_live"))
     flow = Wanted(("10.0.0.2", 1024, "192.0.2.1", 80), ("192.0.2.1", 80, "203.0.113.1", 1024))
     with listening(Maps(str(pins)), tmp_path) as stub:
-        slow = [stub.Dump(pb.DumpRequest(), timeout=60) for _ in range(4)]
+        slow = [stub.Dump(pb.DumpRequest(), timeout=60) for _number in range(4)]
         firsts = [next(dump) for dump in slow]
         assert {len(first.translations) for first in firsts} == {512}
         assert code_of(lambda: next(stub.Dump(pb.DumpRequest(), timeout=30)))[0] == (

@@ -40,7 +40,7 @@ def test_a_poll_that_is_killed_leaves_the_old_state_or_the_new_one(
     assert done.returncode == 0, done.stderr
     kills = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(kills) == KILLS
-    _, after, newest = kills[-1]
+    _before, after, newest = kills[-1]
     assert 1 < after < newest, "all were killed too early, or all too late"
 
 
@@ -86,7 +86,7 @@ def test_it_says_ready_and_alive_and_ends_at_once_when_told(host: Deployed, chec
 def test_it_starts_again_after_a_kill_with_a_socket_left_behind(
     host: Deployed, checkout: Path
 ) -> None:
-    for _ in range(2):
+    for _number in range(2):
         with started(host, checkout) as (process, notices):
             assert notices.recv(1000).startswith(b"READY=1")
             process.kill()
@@ -129,7 +129,7 @@ large = verify.update(small, director.answer(), HOST, NOW)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200000, limits[1]))
-for _ in range(3):
+for _number in range(3):
     try:
         repository.commit(large, HOST.digest)
     except StorageError as exc:

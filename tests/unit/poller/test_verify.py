@@ -106,7 +106,7 @@ def test_a_chain_of_rotated_roots_is_followed(director: Director) -> None:
 
 
 def test_256_roots_at_a_time_and_then_the_rest(director: Director) -> None:
-    for _ in range(257):
+    for _number in range(257):
         director.rotate()
     trusted = verify.start(director.first_root)
     part = pb.ClientGetConfigsResponse(roots=director.roots[1:257])

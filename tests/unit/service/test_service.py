@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -492,12 +493,11 @@ def test_mutual_tls(world: World) -> None:
     ca.write_bytes(clients.certificate)
     world.start(tls=world.settings.tls._replace(client_ca=str(ca)))
     fails(lambda: world.poll(poll_of("h1")), Code.UNAVAILABLE)
-    call: Any
     for issuer, is_good in ((clients, True), (Authority("clients' CA"), False)):
         certificate, key = issuer.issue("h1")
         stub = ConfigServiceStub(world.channel(certificate=certificate, key=key))
-        call = lambda s=stub: s.ClientGetConfigs(  # noqa: E731
-            poll_of("h1"), metadata=bearer("token-of-h1"), timeout=5
+        call = functools.partial(
+            stub.ClientGetConfigs, poll_of("h1"), metadata=bearer("token-of-h1"), timeout=5
         )
         if is_good:
             assert call().targets
