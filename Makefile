@@ -30,6 +30,7 @@ lab-down: venv ## stop every guest
 bench: lab-setup build ## measure; writes JSON and a table under build/
 	$(PYTHON) -m benchmarks
 	$(PYTHON) -m benchmarks.remote_config
+	$(PYTHON) -m benchmarks.poller_agent
 
 ## Test
 test: lint sanity unit molecule ## everything that has to pass before a change is taken in
