@@ -105,7 +105,7 @@ def main() -> None:
                 os._exit(1)
         time.sleep(chance.uniform(0, 0.04))
         os.kill(child, signal.SIGKILL)
-        _again, status = os.waitpid(child, 0)
+        _pid, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             raise SystemExit("the agent ended by itself")
         after = check(folder, store, director)
