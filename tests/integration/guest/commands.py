@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 PINS = Path("/sys/fs/bpf/btfleet")
 SPEC_FILE = Path("/etc/btfleet/spec.json")
+# An emulated guest on a busy machine takes longer to list its units than systemctl waits
+ENVIRONMENT = {**os.environ, "SYSTEMD_BUS_TIMEOUT": "300"}
 
 
 class GuestError(Exception):
@@ -18,7 +21,7 @@ class GuestError(Exception):
 
 def run(*argv: str, ok: tuple[int, ...] = (0,)) -> str:
     """The program's output; GuestError unless it ends with one of `ok`."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     if done.returncode not in ok:
         said = (done.stderr or done.stdout).strip()
         raise GuestError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
