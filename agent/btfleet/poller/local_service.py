@@ -14,11 +14,11 @@ from google.protobuf import empty_pb2
 
 from btfleet.agent.v1 import agent_pb2 as pb
 from btfleet.agent.v1 import agent_pb2_grpc
-from btfleet.kernel import table
+from btfleet.kernel import reading, table
 from btfleet.kernel.errors import LoaderError, TrackerError
 from btfleet.kernel.table import Filter, Flow
 from btfleet.poller.errors import SettingsError
-from btfleet.poller.maps import MAPS, Maps
+from btfleet.poller.maps import Maps
 
 # Flows in one message of a dump: some 50 kB
 _BATCH = 512
@@ -97,9 +97,9 @@ def _abort(context: grpc.ServicerContext, exc: Exception) -> NoReturn:
 
 def _states(text: str) -> list[str]:
     if text == "all":
-        return list(MAPS)
-    if text and text not in MAPS:
-        raise TrackerError(f"state is {text!r}, needed: {', '.join(MAPS)} or all")
+        return list(reading.MAPS)
+    if text and text not in reading.MAPS:
+        raise TrackerError(f"state is {text!r}, needed: {', '.join(reading.MAPS)} or all")
     return [text or table.LIVE_STATE]
 
 

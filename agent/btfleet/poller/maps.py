@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tracker's maps, read without any privilege: the pins are readable by the agent's group.
 
-A pin is opened for each use, so that after a load with other sizes the new map is read.
+A pin is opened for each use, so that after a load with other sizes the new map is read. Whole maps
+are read through the pinned iterators, as `kernel.reading` says why.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Callable, Iterator, NamedTuple
 
-from btfleet.kernel import bpf, netns, table
+from btfleet.kernel import bpf, netns, reading, table
 from btfleet.kernel.bpffs import FOLDER, Pins
 from btfleet.kernel.errors import LoaderError
-from btfleet.kernel.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from btfleet.kernel.layout import COUNTERS_MAP, read_counters
 from btfleet.kernel.table import Filter, Flow
 from btfleet.kernel.tracker import Tracker
-
-MAPS = {table.LIVE_STATE: LIVE, table.CLOSED_STATE: CLOSED}
 
 # Counting entries means reading the whole map: it is done at most this often, and takes at most
 # this share of the time
@@ -60,7 +59,7 @@ class Maps:
         namespaces = dict.fromkeys([namespace or root, root])
         keys = [table.make_key(each, zone, number, *ends) for each in namespaces]
         with ExitStack() as stack:
-            maps = {state: self._open(name, stack) for state, name in MAPS.items()}
+            maps = {state: self._open(name, stack) for state, name in reading.MAPS.items()}
             for key in keys:
                 flow = table.lookup(maps, key)
                 if flow is not None:
@@ -68,11 +67,11 @@ class Maps:
         return None
 
     def flows(self, states: list[str], wanted: Filter) -> Iterator[Flow]:
-        """The flows that `wanted` lets through, one batch of the kernel at a time."""
-        with ExitStack() as stack:
-            maps = {state: self._open(MAPS[state], stack) for state in states}
-            for state, fd in maps.items():
-                yield from table.flows(fd, state, wanted)
+        """The flows that `wanted` lets through, read as they are asked for."""
+        for state in states:
+            with self._readable(reading.MAPS[state]):
+                entries = reading.entries(self._pins, reading.MAPS[state])
+            yield from table.select(entries, state, wanted)
 
     def counters(self) -> dict[str, int]:
         """The object's counters."""
@@ -82,7 +81,7 @@ class Maps:
     def fills(self) -> dict[str, Fill]:
         """How full the maps are, by state."""
         with ExitStack() as stack:
-            return {state: self._fill(name, stack) for state, name in MAPS.items()}
+            return {state: self._fill(name, stack) for state, name in reading.MAPS.items()}
 
     def _fill(self, name: str, stack: ExitStack) -> Fill:
         fd = self._open(name, stack)
@@ -90,19 +89,25 @@ class Maps:
         before, now = self._fills.get(name), self._clock()
         if before and before.map_id == info.id and now < before.until:
             return before
-        entries = bpf.map_fill(fd, info)
+        with self._readable(name):
+            entries = reading.fill(self._pins, name)
         took = self._clock() - now
         until = now + max(_FILL_SECONDS, took / _FILL_SHARE)
         fill = self._fills[name] = Fill(entries, info.max_entries, info.id, until)
         return fill
 
     def _open(self, name: str, stack: ExitStack) -> int:
-        try:
+        with self._readable(name):
             fd = self._pins.open_map(name)
+        stack.callback(os.close, fd)
+        return fd
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except PermissionError:
             raise LoaderError(
                 f"no permission for {self._pins.path(name)}: load the tracker again "
                 "(`btfleet load`), which lets the group of the agent read it"
             ) from None
-        stack.callback(os.close, fd)
-        return fd
