@@ -18,7 +18,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from . import systemd
@@ -129,6 +129,17 @@ def plan_removal(now: State, in_use: bool) -> State:
 
 def read(layout: Layout, run: Runner) -> State:
     """The state now; releases newest first (by the time they were unpacked)."""
+    unit = systemd.read(run, layout.units, (UNIT,))[UNIT]
+    return replace(
+        read_releases(layout),
+        unit=unit.digest,
+        unit_enabled=unit.enabled,
+        unit_active=unit.active,
+    )
+
+
+def read_releases(layout: Layout) -> State:
+    """The same without the boot unit."""
     names: list[str] = []
     if os.path.isdir(layout.releases):
         with os.scandir(layout.releases) as entries:
@@ -138,14 +149,10 @@ def read(layout: Layout, run: Runner) -> State:
     current = None
     if os.path.islink(layout.current) and os.path.isdir(layout.current):
         current = os.path.basename(os.path.realpath(layout.current))
-    unit = systemd.read(run, layout.units, (UNIT,))[UNIT]
     return State(
         releases=tuple(names),
         current=current,
         command=_points_to(layout.command, _command_target(layout)),
-        unit=unit.digest,
-        unit_enabled=unit.enabled,
-        unit_active=unit.active,
     )
 
 

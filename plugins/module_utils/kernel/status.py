@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from . import bpf, reading, remote, telemetry
 from .errors import InvalidSpec
-from .layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from .layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES, read_counters
 from .store import Store
 from .tracker import Tracker
 
@@ -48,13 +48,16 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         if fd is not None:
             with bpf.closing(fd):
                 info = bpf.map_info(fd)
+                if not _is_ours(name, info):
+                    continue
                 maps[name] = {"max_entries": info.max_entries}
                 if fill:
                     maps[name]["entries"] = reading.fill(tracker.pins, name)
     fd = tracker.pins.open(COUNTERS_MAP, bpf.RDONLY)
     if fd is not None:
         with bpf.closing(fd):
-            counters = {**read_counters(fd), **_missed(loaded.record)}
+            if _is_ours(COUNTERS_MAP, bpf.map_info(fd)):
+                counters = {**read_counters(fd), **_missed(loaded.record)}
     return Status(
         record=loaded.record,
         drift=loaded.drift,
@@ -63,6 +66,11 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         load_results=tuple(telemetry.read(tracker.store)),
         owners=_owners(tracker.store, loaded.record),
     )
+
+
+def _is_ours(name: str, info: bpf.MapInfo) -> bool:
+    # What somebody else has pinned there could not be read as one of ours; it is named as drift
+    return (info.type, info.key_size, info.value_size) == SHAPES[name]
 
 
 def _missed(record: dict[str, object] | None) -> dict[str, int]:
