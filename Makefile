@@ -92,7 +92,7 @@ agent/btfleet/products: | setup
 
 PROTOS := $(wildcard protos/btfleet/*/v*/*.proto)
 build/protos.stamp: $(PROTOS) tools/protos.py .venv/.ready
-	$(PYTHON) tools/protos.py protos agent
+	$(PYTHON) tools/protos.py protos agent plugins/plugin_utils/config_v1.binpb
 	@mkdir -p build && touch $@
 
 # The checkout as an installed collection; ansible.cfg names this folder.
@@ -113,7 +113,7 @@ lock: venv ## pin requirements/dev.in anew
 clean: ## remove what the build made; guests' cached images and .venv stay
 	rm -rf build/bpf build/collections build/core-* build/dist build/lock build/sanity build/wheel build/unit.log build/protos.stamp
 	rm -f $(FILES)/*.bpf.o $(FILES)/btfleet-*.tar.gz agent/btfleet/kernel agent/btfleet/products
-	rm -rf agent/btfleet/config agent/btfleet/agent
+	rm -rf agent/btfleet/config agent/btfleet/agent plugins/plugin_utils/config_v1.binpb
 
 help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FILES = "roles/conntracker/files"
+DESCRIPTION = "plugins/plugin_utils/config_v1.binpb"
 OBJECTS = [f"{FILES}/conntrack-{arch}.bpf.o" for arch in ("x86_64", "aarch64")]
 
 # All that users get. Whoever adds a folder to the checkout decides here and in galaxy.yml.
@@ -34,7 +35,8 @@ SHIPPED = frozenset(
 
 def problems(names: list[str], version: str) -> Iterator[str]:
     """What is missing from a tarball with these files, and what should not be there."""
-    for needed in [*OBJECTS, f"{FILES}/btfleet-{version}.tar.gz", "README.md", "meta/runtime.yml"]:
+    built = [*OBJECTS, f"{FILES}/btfleet-{version}.tar.gz", DESCRIPTION]
+    for needed in [*built, "README.md", "meta/runtime.yml"]:
         if needed not in names:
             yield f"{needed} is missing"
     for name in names:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Generates the Python modules of the protos, with types: python tools/protos.py PROTOS OUT."""
+"""Generates what is made of the protos: python tools/protos.py PROTOS OUT DESCRIPTION.
+
+OUT gets Python modules with types; the file DESCRIPTION gets the messages of the config service as
+a FileDescriptorSet, from which a control node makes classes at run time.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,22 @@ def generate(protos: Path, out: Path) -> int:
     return code
 
 
+def describe(protos: Path, description: Path) -> int:
+    """protoc's exit code; the file is replaced as a whole."""
+    source = protos / "btfleet" / "config" / "v1" / "config.proto"
+    common = str(files("grpc_tools") / "_proto")
+    new = description.with_name(f".{description.name}.new")
+    words = [f"-I{protos}", f"-I{common}", "--include_imports", f"--descriptor_set_out={new}"]
+    code: int = protoc.main(["protoc", *words, str(source)])
+    if code == 0:
+        new.replace(description)
+    return code
+
+
 def _below(protos: Path) -> list[Path]:
     return [path.relative_to(protos) for path in protos.rglob("*.proto")]
 
 
 if __name__ == "__main__":
-    sys.exit(generate(Path(sys.argv[1]), Path(sys.argv[2])))
+    PROTOS, OUT, DESCRIPTION = map(Path, sys.argv[1:])
+    sys.exit(generate(PROTOS, OUT) or describe(PROTOS, DESCRIPTION))

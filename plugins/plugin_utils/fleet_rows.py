@@ -155,9 +155,7 @@ def _health(health: Any) -> dict[str, Any]:
     return {
         **_condition(health),
         "started_at": health.started_at or None,
-        "components": {
-            name: _condition(part) for name, part in sorted(health.components.items())
-        },
+        "components": {name: _condition(part) for name, part in sorted(health.components.items())},
     }
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who polls: the last request of each host, as it came.
 
+Live are those that were heard within the TTL. The others are remembered for as long as they have a
+token, so that somebody can be told of them.
+
 No lock: entries are replaced as a whole, and dict operations are atomic. Only `sweep`, which one
 thread calls, takes entries out. Requests stay serialized, for a fleet of parsed messages would take
 ten times the memory, and whoever looks at them parses them then.
@@ -8,7 +11,7 @@ ten times the memory, and whoever looks at them parses them then.
 
 from __future__ import annotations
 
-from typing import Iterable
+from typing import Container, Iterable
 
 from btfleet.config.v1.config_pb2 import Client, ClientGetConfigsRequest
 
@@ -31,7 +34,7 @@ class Entry:
 
 
 class Clients:
-    """The live clients, by host."""
+    """Who was heard, by host."""
 
     def __init__(
         self, ttl_seconds: float, most: int = MAX_CLIENTS, most_bytes: int = MAX_BYTES
@@ -42,7 +45,12 @@ class Clients:
         self.get = self._entries.get
 
     def __len__(self) -> int:
+        """How many are remembered."""
         return len(self._entries)
+
+    def is_live(self, entry: Entry, now: float) -> bool:
+        """Whether a host was heard within the TTL."""
+        return now - entry.last_seen <= self._ttl
 
     def heard(
         self, host: str, raw: bytes, client: Client, products: frozenset[str], now: float
@@ -56,21 +64,21 @@ class Clients:
         self._entries[host] = entry
         return entry
 
-    def sweep(self, now: float) -> None:
-        """Takes out who was not heard for the TTL, and the oldest where there are too many."""
+    def sweep(self, now: float, known: Container[str]) -> None:
+        """Takes out who is neither live nor `known`, and the oldest where there are too many."""
         entries = list(self._entries.items())
-        live = []
+        kept_ones = []
         for host, entry in entries:
-            if now - entry.last_seen > self._ttl:
-                self._entries.pop(host, None)
+            if self.is_live(entry, now) or host in known:
+                kept_ones.append((entry.last_seen, host, len(entry.request)))
             else:
-                live.append((entry.last_seen, host, len(entry.request)))
-        total = sum(size for _seen, _host, size in live)
-        if len(live) < self._most and total <= self._most_bytes:
+                self._entries.pop(host, None)
+        total = sum(size for _seen, _host, size in kept_ones)
+        if len(kept_ones) < self._most and total <= self._most_bytes:
             return
-        live.sort()
-        count, kept = len(live), self._most - max(1, self._most // _EVICTED)
-        for _seen, host, size in live:
+        kept_ones.sort()
+        count, kept = len(kept_ones), self._most - max(1, self._most // _EVICTED)
+        for _seen, host, size in kept_ones:
             if count <= kept and total <= self._most_bytes:
                 break
             self._entries.pop(host, None)
@@ -79,14 +87,22 @@ class Clients:
     def live(self, now: float) -> Iterable[Client]:
         """The clients that polled within the TTL, with `last_seen` set."""
         for _host, entry in sorted(self._entries.copy().items()):
-            if now - entry.last_seen <= self._ttl:
-                client = ClientGetConfigsRequest.FromString(entry.request).client
-                client.last_seen = int(entry.last_seen)
-                yield client
+            if self.is_live(entry, now):
+                yield client_of(entry)
 
-    def count(self, product: str) -> int:
-        """How many clients ask for a product."""
-        return sum(product in entry.products for entry in list(self._entries.values()))
+    def count(self, now: float, product: str | None = None) -> int:
+        """How many are live (and ask for a product)."""
+        return sum(
+            self.is_live(entry, now) and (product is None or product in entry.products)
+            for entry in list(self._entries.values())
+        )
+
+
+def client_of(entry: Entry) -> Client:
+    """What a host said, with `last_seen` set."""
+    client = ClientGetConfigsRequest.FromString(entry.request).client
+    client.last_seen = int(entry.last_seen)
+    return client
 
 
 def _cut(client: Client) -> bytes:

@@ -165,7 +165,7 @@ class Daemon:
             self._certificates.reload_if_changed()
             if time.monotonic() - swept >= SWEEP_SECONDS:
                 swept = time.monotonic()
-                self.clients.sweep(time.time())
+                self.clients.sweep(time.time(), frozenset(self._tokens.host_names))
 
 
 class _Health:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from typing import Iterator
 
 from prometheus_client import (
@@ -104,10 +105,13 @@ class Metrics:
 
         Unknown products are none of Prometheus's business.
         """
-        self.clients.set_function(lambda: len(clients))
+
+        def live(product: str | None = None) -> int:
+            return clients.count(time.time(), product)
+
+        self.clients.set_function(live)
         for product in PRODUCTS:
-            count = functools.partial(clients.count, product)
-            self.client_products.labels(product).set_function(count)
+            self.client_products.labels(product).set_function(functools.partial(live, product))
 
     @contextlib.contextmanager
     def served(self, address: str) -> Iterator[int]:

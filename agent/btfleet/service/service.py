@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gRPC side: who calls, and the three methods of ConfigService.
+"""The gRPC side: who calls, and the methods of ConfigService.
 
 A call's token is looked at before its request is read: a caller without one gets no thread of the
 pool to wait in.
@@ -19,8 +19,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from btfleet.config.v1 import config_pb2
-from btfleet.config.v1.config_pb2 import ClientGetConfigsRequest, ClientGetConfigsResponse
+from btfleet.config.v1.config_pb2 import (
+    ClientGetConfigsRequest,
+    ClientGetConfigsResponse,
+    ListClientsRequest,
+)
 from btfleet.poller.log_limit import LogLimit
+from btfleet.service import fleet
 from btfleet.service import poll as poll_
 from btfleet.service.clients import Clients
 from btfleet.service.errors import Refused
@@ -87,6 +92,7 @@ class ConfigService(grpc.GenericRpcHandler):
         self._methods: dict[str, Callable[[Identity], grpc.RpcMethodHandler[Any, Any]]] = {
             f"/{NAME}/ClientGetConfigs": self._poll_handler,
             f"/{NAME}/GetConfigState": functools.partial(self._operator_handler, self.state),
+            f"/{NAME}/ListClients": functools.partial(self._operator_handler, self.list_clients),
             f"/{NAME}/ResetConfigState": functools.partial(self._operator_handler, self.reset),
         }
 
@@ -153,14 +159,31 @@ class ConfigService(grpc.GenericRpcHandler):
             entry.snapshot = snapshot
         return result, answer
 
-    def state(self) -> bytes:
+    def state(self, _raw: bytes) -> bytes:
         """The serialized answer to GetConfigState."""
         now = time.time()
         return service_state(
             self._refresher, self._clients.live(now), self._started_at, now
         ).SerializeToString()
 
-    def reset(self) -> bytes:
+    def list_clients(self, raw: bytes) -> bytes:
+        """The serialized answer to a ListClientsRequest; raises Rejected."""
+        try:
+            request = ListClientsRequest.FromString(raw)
+        except DecodeError:
+            raise Rejected(
+                Code.INVALID_ARGUMENT, "the request is no ListClientsRequest of btfleet.config.v1"
+            ) from None
+        return fleet.page(
+            request,
+            self._tokens.host_names,
+            self._clients,
+            self._refresher.snapshot,
+            self._started_at,
+            time.time(),
+        ).SerializeToString()
+
+    def reset(self, _raw: bytes) -> bytes:
         """Fetches everything anew, from the first roots on; raises Rejected, with all as it was."""
         try:
             self._refresher.refresh(from_roots=True)
@@ -217,14 +240,14 @@ class ConfigService(grpc.GenericRpcHandler):
         return answer
 
     def _operator_handler(
-        self, method: Callable[[], bytes], identity: Identity
+        self, method: Callable[[bytes], bytes], identity: Identity
     ) -> grpc.RpcMethodHandler[Any, Any]:
         if identity.kind != OPERATOR:
             raise Rejected(Code.PERMISSION_DENIED, "the token is a host's, needed: an operator's")
 
-        def call(_raw: bytes, context: grpc.ServicerContext) -> bytes:
+        def call(raw: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                return method()
+                return method(raw)
             except Rejected as exc:
                 context.abort(exc.code, str(exc))
 

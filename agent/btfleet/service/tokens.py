@@ -79,7 +79,12 @@ class TokenFile:
         """
         self._path, self._report, self._lock = path, report, threading.Lock()
         self._stamp = stamp(path)
-        self._known = parse(read_json(path), path)
+        self._read()
+
+    def _read(self) -> None:
+        known = parse(read_json(self._path), self._path)
+        names = {identity.name for identity in known.values() if identity.kind == HOST}
+        self._known, self.host_names = known, tuple(sorted(names))
 
     def __len__(self) -> int:
         return len(self._known)
@@ -96,7 +101,7 @@ class TokenFile:
                 return
             self._stamp = now
             try:
-                self._known = parse(read_json(self._path), self._path)
+                self._read()
             except SettingsError as exc:
                 self._report(str(exc))
                 return

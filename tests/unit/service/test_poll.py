@@ -164,19 +164,28 @@ def names(clients: Clients, now: float) -> list[str]:
     return [client.id for client in clients.live(now)]
 
 
-def test_clients_are_known_for_as_long_as_they_are_heard() -> None:
+def test_clients_are_live_for_as_long_as_they_are_heard() -> None:
     clients = Clients(30)
     hear(clients, "a", 0)
     hear(clients, "b", 20)
     assert names(clients, 30) == ["a", "b"]
     assert names(clients, 31) == ["b"]
-    assert (clients.count("CONNTRACK"), clients.count("AGENT")) == (2, 0)
-    clients.sweep(31)
-    assert len(clients) == 1
+    assert [clients.count(30, product) for product in (None, "CONNTRACK", "AGENT")] == [2, 2, 0]
+    assert clients.count(31) == 1
     hear(clients, "b", 50)
-    clients.sweep(80)
     assert [client.last_seen for client in clients.live(80)] == [50]
-    clients.sweep(81)
+    assert names(clients, 81) == []
+
+
+def test_clients_are_remembered_for_as_long_as_they_have_a_token() -> None:
+    clients = Clients(30)
+    hear(clients, "a", 0)
+    hear(clients, "b", 20)
+    clients.sweep(31, {"a", "b"})
+    assert len(clients) == 2
+    clients.sweep(31, {})
+    assert len(clients) == 1, "b is live"
+    clients.sweep(51, {"a"})
     assert len(clients) == 0
 
 
@@ -186,7 +195,7 @@ def test_a_full_table_takes_nobody_and_the_sweep_makes_room_of_the_oldest() -> N
         hear(clients, f"{number:02}", number)
     assert len(clients) == 32
     assert "39" not in names(clients, 40)
-    clients.sweep(40)
+    clients.sweep(40, ())
     assert names(clients, 40) == [f"{number:02}" for number in range(2, 32)]
     hear(clients, "39", 41)
     assert "39" in names(clients, 41)
@@ -196,7 +205,7 @@ def test_the_bytes_of_all_are_bounded() -> None:
     clients = Clients(1000, most_bytes=10000)
     for number in range(30):
         hear(clients, f"{number:02}", number, size=1000)
-    clients.sweep(30)
+    clients.sweep(30, ())
     assert names(clients, 30) == [f"{number:02}" for number in range(21, 30)]
 
 

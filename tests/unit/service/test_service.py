@@ -665,5 +665,6 @@ def test_messages_are_those_of_the_contract() -> None:
     assert [method.name for method in service.methods] == [
         "ClientGetConfigs",
         "GetConfigState",
+        "ListClients",
         "ResetConfigState",
     ]

@@ -12,6 +12,7 @@ from tools import check_role_specs, check_tarball
 
 GOOD = [
     *check_tarball.OBJECTS,
+    check_tarball.DESCRIPTION,
     "roles/conntracker/files/btfleet-1.2.3.tar.gz",
     "README.md",
     "meta/runtime.yml",
