@@ -40,7 +40,11 @@ def read(path: str) -> File:
     found_digest = file_digest(path)
     if found_digest is None:
         return File()
-    found = os.stat(path)
+    return File(found_digest, access(os.stat(path)))
+
+
+def access(found: os.stat_result) -> str:
+    """Owner, group and mode, as in File."""
     try:
         owner = pwd.getpwuid(found.st_uid).pw_name
     except KeyError:
@@ -49,7 +53,7 @@ def read(path: str) -> File:
         group = grp.getgrgid(found.st_gid).gr_name
     except KeyError:
         group = str(found.st_gid)
-    return File(found_digest, f"{owner}:{group} {stat.S_IMODE(found.st_mode):04o}")
+    return f"{owner}:{group} {stat.S_IMODE(found.st_mode):04o}"
 
 
 def put(

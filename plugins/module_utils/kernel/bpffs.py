@@ -71,9 +71,13 @@ class Pins:
             )
         return fd
 
+    def unfinished(self) -> list[str]:
+        """The pins of a load that is under way, or was killed."""
+        return [name for name in self.names() if name.startswith(_NEW)]
+
     def recover(self) -> None:
         """Ends what a killed loader left: forwards if its set was complete, else backwards."""
-        left = [name for name in self.names() if name.startswith(_NEW)]
+        left = self.unfinished()
         if _NEW + self.record in left:
             self._commit([name[len(_NEW) :] for name in left])
         else:

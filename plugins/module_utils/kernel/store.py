@@ -138,16 +138,19 @@ class Store:
     def _folders(self) -> tuple[str, ...]:
         return (self.objects_folder, self.state_folder, os.path.dirname(self.spec_path))
 
-    def _files(self) -> list[str]:
-        """The files but for the objects; what a killed writer left is one of them."""
-        unfinished = [
+    def unfinished(self) -> list[str]:
+        """The files that a killed writer left."""
+        return [
             os.path.join(folder, name)
             for folder in self._folders()
             if os.path.isdir(folder)
             for name in os.listdir(folder)
             if name.startswith(_UNFINISHED)
         ]
-        return [self.spec_path, self.remote_path, self.results_path, *unfinished]
+
+    def _files(self) -> list[str]:
+        """The files but for the objects; what a killed writer left is one of them."""
+        return [self.spec_path, self.remote_path, self.results_path, *self.unfinished()]
 
 
 def read_object_file(path: str, sha256: str | None = None) -> bytes:
