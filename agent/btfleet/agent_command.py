@@ -12,6 +12,7 @@ import sys
 import threading
 
 from btfleet.load_command import notify
+from btfleet.poller.put_off import put_off
 
 # sd-daemon(3): journald takes a line's priority from its start
 _PRIORITIES = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>"}
@@ -42,6 +43,8 @@ def set_up_log() -> None:
     logging.getLogger("btfleet").setLevel(logging.INFO)
     # The library says at INFO and WARNING what we say in one line
     logging.getLogger("tuf").setLevel(logging.ERROR)
+    # A line would ask asyncio for its task, and so load it
+    vars(logging)["logAsyncioTasks"] = False
 
 
 def _tell_systemd(state: str) -> None:
@@ -53,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; exit code 3 if it cannot start, with one line why."""
     # gRPC's own C code writes to stderr otherwise
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    put_off()
     from btfleet.poller.agent import Agent  # noqa: PLC0415 not needed for the command's help
     from btfleet.poller.errors import PollerError  # noqa: PLC0415
     from btfleet.poller.settings import load  # noqa: PLC0415
