@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    HAS_PROTOBUF = True
 except ImportError:
-    descriptor_pb2 = None
+    HAS_PROTOBUF = False
 
 NEEDED = "grpcio and protobuf (3.20 or newer)"
 PACKAGE = "btfleet.config.v1"
@@ -44,7 +46,7 @@ def python() -> str:
 @functools.lru_cache(maxsize=None)
 def load() -> Messages:
     """The messages; raises FleetViewError where a library or the description is missing."""
-    if descriptor_pb2 is None:
+    if not HAS_PROTOBUF:
         raise FleetViewError(
             f"the library protobuf is missing for {python()}: install {NEEDED} there"
         )
@@ -66,4 +68,5 @@ def _message(pool: Any, name: str) -> Any:
     description = pool.FindMessageTypeByName(name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(description)
-    return message_factory.MessageFactory(pool).GetPrototype(description)  # before 4.22
+    factory: Any = message_factory.MessageFactory(pool)  # before 4.22
+    return factory.GetPrototype(description)

@@ -13,12 +13,12 @@ bool, None), so that it can be kept as JSON. All keys are always there:
     state                    str        one of STATES, below
     problems                 list[str]  why the state is not `applied` or `pending`; a line each
     presence                 str        `active` (heard within the service's client_ttl_seconds),
-                                        `stale` (heard, but not lately) or `unheard` (it has a token,
-                                        and was not heard since the service started)
+                                        `stale` (heard, but not lately) or `unheard` (it has a
+                                        token, and was not heard since the service started)
     last_seen                int|None   of its last poll; None if unheard
     as_of                    int        when the service said all this, by its own clock
     service_started_at       int        what the service knows of hosts, it has heard since then
-    served_root_version      int        the newest director root that the service serves; 0: none yet
+    served_root_version      int        the newest director root that is served; 0: none yet
     served_targets_version   int        the same for the director's targets
     served_expired           bool       whether the director's metadata have expired there
 
@@ -64,8 +64,10 @@ try:
     # What OpenSSL and the network say comes as the call's error; gRPC would print it as well
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
+
+    HAS_GRPC = True
 except ImportError:
-    grpc = None
+    HAS_GRPC = False
 
 STATES = fleet_rows.STATES
 LIST_CLIENTS = "/btfleet.config.v1.ConfigService/ListClients"
@@ -79,7 +81,7 @@ __all__ = ["STATES", "FleetViewError", "Service", "fetch", "read_token"]
 
 @dataclass(frozen=True)
 class Service:
-    """Where the config service is and who asks it. All but `address` and `token` are paths or texts.
+    """Where the config service is, and who asks it. `ca` and `client_…` are paths.
 
     `tls_server_name` is for certificates that have another name than the address;
     `client_certificate` and `client_key` for a service that asks for mutual TLS. `deadline` is
@@ -97,7 +99,7 @@ class Service:
 
 def fetch(service: Service) -> list[dict[str, Any]]:
     """What the service knows of each host, as above; raises FleetViewError."""
-    if grpc is None:
+    if not HAS_GRPC:
         raise FleetViewError(
             f"the library grpcio is missing for {fleet_messages.python()}: install "
             f"{fleet_messages.NEEDED} there"
@@ -202,7 +204,7 @@ def _fail(exc: Any, service: Service) -> NoReturn:
         "operator that its tokens file has the hash of",
         grpc.StatusCode.PERMISSION_DENIED: f"takes the token for nobody who may ask ({said}): use "
         "an operator's token, not a host's",
-        grpc.StatusCode.UNIMPLEMENTED: f"cannot list the fleet ({said}): it is of an older release, "
+        grpc.StatusCode.UNIMPLEMENTED: f"cannot list the fleet ({said}): its release is too old, "
         "upgrade it",
         grpc.StatusCode.RESOURCE_EXHAUSTED: f"does not take the call now ({said}): wait, and ask "
         "again with the right token",
