@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
-    FILES,
     SendingAction,
+    collection_objects,
     digest,
 )
 
-_OBJECT = re.compile(r"conntrack-([a-z0-9_]+)\.bpf\.o")
 _ANY = "any"
 
 
@@ -56,11 +53,4 @@ class ActionModule(SendingAction):
         """Object files on the control node, by architecture."""
         if src:
             return {_ANY: self._find_needle("files", src)}
-        names = os.listdir(FILES) if os.path.isdir(FILES) else []
-        found = {match.group(1): name for name in names if (match := _OBJECT.fullmatch(name))}
-        if not found:
-            raise AnsibleActionFail(
-                f"the collection has no object in {FILES}: run `make object` in a checkout, or "
-                "install the built collection"
-            )
-        return {arch: os.path.join(FILES, name) for arch, name in found.items()}
+        return collection_objects()

@@ -63,19 +63,15 @@ class ReleaseAction(SendingAction):
 
     def install(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """One module run; a second one, after a transfer, where the release was missing."""
-        path = self._release(arguments.pop("src", None))
-        match = _ARCHIVE.fullmatch(os.path.basename(path))
-        if match is None:
-            raise AnsibleActionFail(f"{path} is not named btfleet-<version>.tar.gz")
+        version, sha256, path = self.offered(arguments.pop("src", None))
         sources = self._sources(arguments)
-        sha256 = digest(path, "the release archive")
-        arguments.update(_version=match.group(1), _sha256=sha256)
+        arguments.update(_version=version, _sha256=sha256)
         try:
             answer = self.execute(arguments, task_vars)
             if answer.pop("needs_archive", False):
                 python = answer.pop("python", None)
                 if python:
-                    loader = release_name(match.group(1), sha256)
+                    loader = release_name(version, sha256)
                     path = self._tree(loader, path, _python(python, arguments), sources)
                     sha256 = digest(path, "the agent's tree")
                 arguments.update(_archive=self.send(path), _archive_sha256=sha256)
@@ -83,6 +79,14 @@ class ReleaseAction(SendingAction):
         finally:
             self.clean()
         return answer
+
+    def offered(self, src: str | None) -> tuple[str, str, str]:
+        """Version, digest and path of the release archive; raises AnsibleActionFail."""
+        path = self._release(src)
+        match = _ARCHIVE.fullmatch(os.path.basename(path))
+        if match is None:
+            raise AnsibleActionFail(f"{path} is not named btfleet-<version>.tar.gz")
+        return match.group(1), digest(path, "the release archive"), path
 
     def _sources(self, arguments: dict[str, Any]) -> agent_tree.Sources:
         """Takes what only concerns the control node out of the arguments."""

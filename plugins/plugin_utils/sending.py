@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -21,6 +22,20 @@ FILES = os.path.join(
     "conntracker",
     "files",
 )
+
+_OBJECT = re.compile(r"conntrack-([a-z0-9_]+)\.bpf\.o")
+
+
+def collection_objects() -> dict[str, str]:
+    """The collection's object files, by architecture; raises AnsibleActionFail without any."""
+    names = os.listdir(FILES) if os.path.isdir(FILES) else []
+    found = {match.group(1): name for name in names if (match := _OBJECT.fullmatch(name))}
+    if not found:
+        raise AnsibleActionFail(
+            f"the collection has no object in {FILES}: run `make object` in a checkout, or "
+            "install the built collection"
+        )
+    return {arch: os.path.join(FILES, name) for arch, name in found.items()}
 
 
 def digest(path: str, what: str) -> str:

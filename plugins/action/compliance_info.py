@@ -1,0 +1,40 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Says to the module what hosts have to have: the collection's release and object, and the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
+    collection_objects,
+    digest,
+)
+
+
+class ActionModule(ReleaseAction):
+    """See the module's documentation. Nothing is sent."""
+
+    TRANSFERS_FILES = False
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One module run."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = self.arguments()
+        if "_objects" in arguments:
+            raise AnsibleActionFail("_objects is set by the action plugin alone")
+        version, sha256, _path = self.offered(arguments.pop("src", None))
+        objects = {arch: digest(path, "the object") for arch, path in collection_objects().items()}
+        arguments.update(_version=version, _sha256=sha256, _objects=objects)
+        arguments.setdefault("host", task_vars.get("inventory_hostname"))
+        # Last, so that the host's clock is compared with what it is now
+        arguments.setdefault("control_time", time.time())
+        result.update(self.execute(arguments, task_vars))
+        return result
