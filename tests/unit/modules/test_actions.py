@@ -67,7 +67,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(name)
     for name in ("notes.txt", "conntrack-x86_64.bpf.o.bak", "conntrack-.bpf.o"):
         (folder / name).write_text("no object")
-    for plugin in (conntrack_object, release_sending):
+    for plugin in (sending, release_sending):
         monkeypatch.setattr(plugin, "FILES", str(folder))
     return folder
 
