@@ -49,6 +49,20 @@ unit: venv object ## unit tests
 	@mkdir -p build
 	$(BIN)/pytest | tee build/unit.log
 
+fuzz: venv build/fuzz/packages ## coverage-guided fuzzing: make fuzz SECONDS=300 TARGETS="poll answer"
+	@export PYTHONPATH=build/fuzz/packages; \
+	for target in $(or $(TARGETS),$$($(PYTHON) -m tests.fuzz)); do \
+		log=build/fuzz/$$target.log; \
+		$(PYTHON) -m tests.fuzz $$target $(or $(SECONDS),30) >$$log 2>&1 \
+			|| { tail -n 40 $$log; echo "fuzz: $$target: see $$log" >&2; exit 1; }; \
+		echo "fuzz: $$target: $$(grep DONE $$log)"; \
+	done
+
+build/fuzz/packages: requirements/fuzz.txt .venv/.ready
+	@rm -rf $@
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes --target $@ -r $<
+	@touch $@
+
 molecule: lab-setup build ## every molecule scenario, in real guests
 	$(BIN)/molecule test --all
 
@@ -119,5 +133,5 @@ help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \
 		/^[a-z%-]+:.* ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo lab lab-down bench test lint sanity unit molecule object release build setup venv \
+.PHONY: demo lab lab-down bench test lint sanity unit fuzz molecule object release build setup venv \
 	lab-setup lock clean help

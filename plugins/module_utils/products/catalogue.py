@@ -28,6 +28,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 def check_content(product: str, raw: bytes) -> dict[str, object]:
     """The settings in a config's file; raises ConfigError for what the product does not take."""
+    check_product(product)
     return check_settings(product, strict_json.loads(raw, f"the {product} config", MAX_CONTENT))
 
 

@@ -91,6 +91,12 @@ def test_a_product_that_does_not_exist_is_named_with_those_that_do(product: obje
         check_product(product)
 
 
+def test_a_content_is_not_looked_at_where_there_is_no_such_product() -> None:
+    with pytest.raises(ConfigError) as excinfo:
+        check_content("a\nb", b"not JSON")
+    assert str(excinfo.value).startswith("product is 'a\\nb', known are: ")
+
+
 def test_a_content_has_a_largest_size() -> None:
     with pytest.raises(ConfigError, match=f"needed: at most {MAX_CONTENT}$"):
         check_content("AGENT", b"{}" + b" " * MAX_CONTENT)
