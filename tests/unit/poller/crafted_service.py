@@ -44,6 +44,11 @@ class CraftedService(config_pb2_grpc.ConfigServiceServicer):
     ) -> NoReturn:
         raise NotImplementedError
 
+    def ListClients(  # noqa: N802
+        self, request: pb.ListClientsRequest, context: grpc.ServicerContext
+    ) -> NoReturn:
+        raise NotImplementedError
+
     def ResetConfigState(  # noqa: N802
         self, request: empty_pb2.Empty, context: grpc.ServicerContext
     ) -> NoReturn:

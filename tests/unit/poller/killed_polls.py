@@ -3,9 +3,10 @@
 
     python -m tests.unit.poller.killed_polls FOLDER KILLS SEED
 
-After each kill the state on the disk verifies as a whole and is that of one published version, not
-older than before; what is asked of the loader is whole too. A line each: version before, version
-after, newest published.
+The process says when it begins a version, and is killed a moment after that: while it verifies,
+keeps, or asks. After each kill the state on the disk verifies as a whole and is that of one
+published version, not older than before; what is asked of the loader is whole too, and not newer
+than the state. A line each: version before, version begun, version after.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from btfleet.poller.verify import Trusted
 
 from tests.unit.poller.director import HOST, NOW, Director, content
 
-VERSIONS = 400
+# Versions that one life may begin before it is killed
+MOST_BEGUN = 3
 
 
 def files(version: int) -> dict[str, bytes]:
@@ -52,15 +54,16 @@ def held(folder: Path, director: Director) -> Trusted:
         repository.close()
 
 
-def work(folder: Path, store: Store, director: Director, answers: list[bytes]) -> None:
-    """One life of an agent."""
+def work(folder: Path, store: Store, director: Director, answers: list[bytes], begun: int) -> None:
+    """One life of an agent; it writes a byte to `begun` for each version."""
     repository = StateRepository(str(folder))
     trusted = verify.restore(director.first_root, repository.load(), HOST)
     book = StateBook(repository.load_states())
     product = ConntrackProduct(
         store, book, lambda: None, lambda: repository.save_states(book.all())
     )
-    for raw in answers[trusted.targets_version :]:
+    for raw in answers[trusted.targets_version + 1 :]:
+        os.write(begun, b".")
         answer = pb.ClientGetConfigsResponse.FromString(raw)
         trusted = verify.update(trusted, answer, HOST, NOW)
         repository.commit(trusted, HOST.digest)
@@ -78,8 +81,9 @@ def check(folder: Path, store: Store, director: Director) -> int:
     if found != (files(version) if version > 1 else {}):
         raise SystemExit(f"version {version} holds another version's files")
     wanted = remote.read_wanted(store)
-    if wanted and len(set(wanted.settings.values())) > 1:
-        raise SystemExit(f"a mixture is asked for: {wanted}")
+    asked = {int(str(size)) - 1024 for size in wanted.settings.values()} if wanted else set()
+    if len(asked) > 1 or any(each > version for each in asked):
+        raise SystemExit(f"a mixture is asked for: {wanted}, at version {version}")
     return version
 
 
@@ -91,27 +95,34 @@ def main() -> None:
     remote.write_allowed(store, ["CONNTRACK.max_entries"])
     director, answers = Director(), [b""]
     answers.append(director.answer(roots=[]).SerializeToString())
-    for version in range(2, VERSIONS + 1):
+    for version in range(2, MOST_BEGUN * kills + 2):
         director.publish(files(version))
         answers.append(director.answer(roots=[]).SerializeToString())
     before = 0
     for _number in range(kills):
+        count = chance.randint(1, MOST_BEGUN)
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             # However it ends, it is killed
             try:
-                work(folder, store, director, answers)
+                work(folder, store, director, answers, writing)
             finally:
                 os._exit(1)
-        time.sleep(chance.uniform(0, 0.04))
+        os.close(writing)
+        for _version in range(count):
+            os.read(reading, 1)
+        time.sleep(chance.choice([0, chance.uniform(0, 0.005), chance.uniform(0, 0.03)]))
         os.kill(child, signal.SIGKILL)
         _pid, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             raise SystemExit("the agent ended by itself")
+        begun = before + count + len(os.read(reading, 1 << 16))
+        os.close(reading)
         after = check(folder, store, director)
-        if after < before:
-            raise SystemExit(f"version {after} came back after {before}")
-        print(before, after, VERSIONS)
+        if not begun - 1 <= after <= begun:
+            raise SystemExit(f"version {after} is held after {begun} was begun")
+        print(before, begun, after, flush=True)
         before = after
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 10  # each; all steps: python -m tests.unit.publisher.killed_publisher FOLDER KIND 1000
+from tests.unit.kill_rounds import KILL_ROUNDS
+
+KINDS = ("create", "publish", "rotate")
+# Of each kind; all steps: python -m tests.unit.publisher.killed_publisher FOLDER KIND 1000
+KILLS = KILL_ROUNDS // len(KINDS)
 
 
-@pytest.mark.parametrize("kind", ["create", "publish", "rotate"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_and_the_next_run_goes_on(
     tmp_path: Path, checkout: Path, kind: str
 ) -> None:
@@ -28,7 +32,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_and_the_next_run_goes_on(
     )
     assert done.returncode == 0, done.stderr
     killed, old, new = map(int, done.stdout.split())
-    assert killed == KILLS
+    assert min(10, KILLS) <= killed <= KILLS  # there may be fewer steps
     assert old > 0
     assert new > 0
     assert old + new == killed

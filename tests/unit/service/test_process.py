@@ -15,10 +15,9 @@ import pytest
 from btfleet.cli import main
 from btfleet.service.settings import Settings
 
+from tests.unit.kill_rounds import KILL_ROUNDS, KILL_TIMEOUT
 from tests.unit.service.certificates import Authority
 from tests.unit.service.simulator import Simulator, path_of
-
-KILLS = 30
 
 
 def environment(checkout: Path, **more: str) -> dict[str, str]:
@@ -28,24 +27,24 @@ def environment(checkout: Path, **more: str) -> dict[str, str]:
 def test_a_refresh_that_is_killed_leaves_the_old_state_or_the_new_one(
     tmp_path: Path, checkout: Path
 ) -> None:
-    words = ["-m", "tests.unit.service.killed_refreshes", str(tmp_path), str(KILLS), "7"]
+    words = ["-m", "tests.unit.service.killed_refreshes", str(tmp_path), str(KILL_ROUNDS), "7"]
     done = subprocess.run(
         [sys.executable, *words],
         env=environment(checkout),
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=KILL_TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
     *kills, end = [line.split() for line in done.stdout.splitlines()]
-    assert len(kills) == KILLS
+    assert len(kills) == KILL_ROUNDS
     outcomes = set()
     for published, before, after in kills:
         assert after in (before, published)
         outcomes.add(after == published)
     assert outcomes == {True, False}, "all were killed too early, or all too late"
-    assert end == ["end", str(KILLS + 2)]
+    assert end == ["end", str(KILL_ROUNDS + 2)]
 
 
 @pytest.fixture
