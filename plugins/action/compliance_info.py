@@ -9,6 +9,11 @@ import time
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import (
+    agent_controls,
+    catalogue,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import Limits
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
     collection_objects,
@@ -35,6 +40,22 @@ class ActionModule(ReleaseAction):
         arguments.update(_version=version, _sha256=sha256, _objects=objects)
         arguments.setdefault("host", task_vars.get("inventory_hostname"))
         # Last, so that the host's clock is compared with what it is now
-        arguments.setdefault("control_time", time.time())
+        asked = time.time()
+        own_time = arguments.setdefault("control_time", asked) is asked
         result.update(self.execute(arguments, task_vars))
+        if "controls" in result:
+            result["answered_at"] = time.time()
+            if own_time:
+                self._settle_clock(result, asked, arguments)
         return result
+
+    def _settle_clock(
+        self, result: dict[str, Any], asked: float, arguments: dict[str, Any]
+    ) -> None:
+        latest = result["answered_at"] - result["seconds"]
+        offset = agent_controls.nearest_offset(result["host_time"], asked, latest)
+        thresholds = arguments.get("thresholds") or {}
+        limit = float(thresholds.get("clock_seconds", Limits().clock_seconds))
+        catalogue.settle_clock(result["controls"], offset, limit)
+        result["summary"] = catalogue.summary(result["controls"])
+        result["compliant"] = catalogue.is_compliant(result["controls"])

@@ -97,9 +97,9 @@ options:
       clock_seconds:
         description:
           - How far the clock may be from the control node's. The time that it takes to reach the
-            host is in it.
+            host is taken out, unless O(control_time) is given.
         type: float
-        default: 30
+        default: 5
   waivers:
     description:
       - What somebody has taken on for a while. A waived control is reported as V(waived) with its
@@ -231,6 +231,17 @@ summary:
   type: dict
   returned: success
   sample: {pass: 34, fail: 1, unknown: 0, waived: 0, not_applicable: 2}
+agent:
+  description:
+    - What the poller agent says of remote config, to be compared with what the config service has
+      heard, with C(running), C(host), C(root_version), C(targets_version) and C(configs) (C(path),
+      C(version), C(phase)).
+  type: dict
+  returned: success
+answered_at:
+  description: The control node's clock when it had the answer, in Unix seconds.
+  type: float
+  returned: success
 host_time:
   description: The host's clock when it was asked, in Unix seconds.
   type: float
@@ -248,6 +259,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release
 from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue, waivers
 from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.gather import gather
+from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.host import Agent, said
 from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import (
     Limits,
     Wanted,
@@ -279,19 +291,21 @@ def wanted_of(params: dict[str, object]) -> Wanted:
     )
 
 
-def run(module: AnsibleModule, started: float) -> dict[str, object]:
+def run(module: AnsibleModule) -> dict[str, object]:
     """Reads and judges; raises InvalidWaiver, ReleaseError and PermissionError."""
-    params, now = module.params, time.time()
+    params, now, started = module.params, time.time(), time.monotonic()
     wanted = wanted_of(params)
     given = waivers.parse(params["waivers"], catalogue.WAIVABLE)
     if os.geteuid() != 0:
         raise PermissionError("the tracker is root's to read")
-    controls = catalogue.assess(gather(module.run_command, now), wanted, given)
+    host = gather(module.run_command, now)
+    controls = catalogue.assess(host, wanted, given)
     return {
         "changed": False,
         "compliant": catalogue.is_compliant(controls),
         "controls": controls,
         "summary": catalogue.summary(controls),
+        "agent": said(host.agent or Agent()),
         "host_time": now,
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -299,7 +313,6 @@ def run(module: AnsibleModule, started: float) -> dict[str, object]:
 
 def main() -> None:
     """Turns errors into one line."""
-    started = time.monotonic()
     number = {"type": "float"}
     module = AnsibleModule(
         argument_spec={
@@ -324,7 +337,7 @@ def main() -> None:
                     "poll_age_seconds": {"type": "int", "default": 300},
                     "token_days": {"type": "int", "default": 365, "no_log": False},
                     "certificate_days": {"type": "int", "default": 30},
-                    "clock_seconds": {**number, "default": 30},
+                    "clock_seconds": {**number, "default": 5},
                 },
             },
             "waivers": {
@@ -346,7 +359,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        result = run(module, started)
+        result = run(module)
     except (waivers.InvalidWaiver, ReleaseError) as exc:
         module.fail_json(msg=str(exc))
     except PermissionError as exc:

@@ -238,14 +238,26 @@ def clock_offset(host: Host, wanted: Wanted) -> Finding:
     expected = f"the clock is within {limit:g} s of the control node's"
     if wanted.control_time is None:
         return not_applicable(expected, "the caller has not said what time it is")
+    # The way to the host takes its time: `catalogue.settle_clock` takes that out again
     offset = host.now - wanted.control_time
     return judge(
         abs(offset) <= limit,
         expected,
-        f"{abs(offset):.0f} s {'ahead' if offset > 0 else 'behind'}",
+        offset_text(offset),
         "set the clock, and have a time service keep it: `timedatectl set-ntp true`, "
         "`chronyc makestep`, or `date --set`",
     )
+
+
+def offset_text(offset: float) -> str:
+    """In words."""
+    return f"{abs(offset):.3g} s {'behind' if offset < 0 else 'ahead'}"
+
+
+def nearest_offset(host_time: float, earliest: float, latest: float) -> float:
+    """The least offset that a host's clock can have which said `host_time` somewhen in between."""
+    low, high = host_time - latest, host_time - earliest
+    return 0.0 if low <= 0 <= high else min(low, high, key=abs)
 
 
 def clock_synchronised(host: Host, wanted: Wanted) -> Finding:

@@ -82,3 +82,22 @@ class Host:
     def why(self, part: str) -> str:
         """Why a part is missing."""
         return self.unread.get(part, f"{part} was not read")
+
+
+def said(agent: Agent) -> dict[str, object]:
+    """What the agent says of remote config, as it says it to the config service too."""
+    client = agent.answer.get("client") or {}
+    return {
+        "running": bool(agent.summary.get("running")),
+        "host": agent.answer.get("host") or None,
+        "root_version": agent.summary.get("root_version", 0),
+        "targets_version": agent.summary.get("targets_version", 0),
+        "configs": [
+            {
+                "path": state.get("path"),
+                "version": int(state.get("version") or 0),
+                "phase": str(state.get("apply_phase", "")).replace("APPLY_PHASE_", ""),
+            }
+            for state in client.get("config_states") or []
+        ],
+    }

@@ -19,7 +19,7 @@ class Limits(NamedTuple):
     poll_age_seconds: int = 300
     token_days: int = 365
     certificate_days: int = 30
-    clock_seconds: float = 30.0
+    clock_seconds: float = 5.0
 
 
 @dataclass(frozen=True)
