@@ -55,6 +55,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        failures = self._counter(
+            f"{name}_failed_authentications", "Calls without a good token by result", "result"
+        )
+        self.failed_authentications = {
+            result: failures.labels(result) for result in ("refused", "limited")
+        }
         refreshes = self._counter(f"{name}_refreshes", "Refreshes by result", "result")
         self.refreshes = {result: refreshes.labels(result) for result in REFRESH_RESULTS}
         self.refresh_seconds = self._gauge(f"{name}_refresh_seconds", "Duration of the last one")

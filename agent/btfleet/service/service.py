@@ -33,6 +33,7 @@ from btfleet.service.metrics import Metrics
 from btfleet.service.refresh import Refresher
 from btfleet.service.snapshot import UP_TO_DATE, MissingRoots
 from btfleet.service.state import service_state
+from btfleet.service.strangers import Strangers
 from btfleet.service.tokens import HOST, OPERATOR, Identity, TokenFile, token_of
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class ConfigService(grpc.GenericRpcHandler):
         self._metrics, self._enabled = metrics, enabled
         self._started_at = int(time.time())
         self._refused = LogLimit()
+        self._strangers = Strangers(metrics)
         # One a caller, not one a call
         self._handlers: dict[Identity, grpc.RpcMethodHandler[Any, Any]] = {}
         self._methods: dict[str, Callable[[Identity], grpc.RpcMethodHandler[Any, Any]]] = {
@@ -113,7 +115,7 @@ class ConfigService(grpc.GenericRpcHandler):
         except Rejected as exc:
             if is_poll:
                 self._count(exc.code)
-            return _rejecting(exc)
+            return self._rejecting(exc)
 
     def poll(self, identity: Identity, raw: bytes, now: float) -> tuple[str, bytes]:
         """The result (as in metrics) and the serialized answer to a poll; raises Rejected.
@@ -261,14 +263,15 @@ class ConfigService(grpc.GenericRpcHandler):
     def _count(self, code: grpc.StatusCode) -> None:
         self._metrics.polls[code.name.lower()].inc()
 
+    def _rejecting(self, error: Rejected) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that ends a call without waiting for its request."""
 
-def _rejecting(error: Rejected) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler that ends a call without waiting for its request."""
+        def end(_requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            if error.code == Code.UNAUTHENTICATED:
+                self._strangers.refuse(str(error), context)
+            context.abort(error.code, str(error))
 
-    def end(_requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        context.abort(error.code, str(error))
-
-    return grpc.stream_unary_rpc_method_handler(end)
+        return grpc.stream_unary_rpc_method_handler(end)
 
 
 def _parsed(raw: bytes) -> ClientGetConfigsRequest:
