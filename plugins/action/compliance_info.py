@@ -14,6 +14,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance impor
     catalogue,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import Limits
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import ANY
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
 from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
     collection_objects,
@@ -36,7 +37,9 @@ class ActionModule(ReleaseAction):
         if "_objects" in arguments:
             raise AnsibleActionFail("_objects is set by the action plugin alone")
         version, sha256, _path = self.offered(arguments.pop("src", None))
-        objects = {arch: digest(path, "the object") for arch, path in collection_objects().items()}
+        own = arguments.pop("object", None)
+        paths = {ANY: self._find_needle("files", own)} if own else collection_objects()
+        objects = {arch: digest(path, "the object") for arch, path in paths.items()}
         arguments.update(_version=version, _sha256=sha256, _objects=objects)
         arguments.setdefault("host", task_vars.get("inventory_hostname"))
         # Last, so that the host's clock is compared with what it is now

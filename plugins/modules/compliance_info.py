@@ -30,10 +30,33 @@ options:
     type: bool
   settings:
     description:
-      - The settings of the spec that Ansible deploys, for example V({"max_entries":131072}). What
-        remote config has decided is not held against them.
+      - The settings of the spec that Ansible deploys. Those that are left out are not judged, nor
+        is what remote config has decided.
     type: dict
     default: {}
+    suboptions:
+      tcpv6_enabled:
+        description: Whether TCP over IPv6 has to be tracked.
+        type: bool
+      udpv6_enabled:
+        description: Whether UDP over IPv6 has to be tracked.
+        type: bool
+      max_entries:
+        description: The size that the map of live flows has to have.
+        type: int
+      closed_entries:
+        description: The size that the map of closed flows has to have.
+        type: int
+      tiers:
+        description: The tiers that have to be the allowed ones.
+        type: list
+        elements: str
+      allow_fentry_deadlock:
+        description: What has to be said of that risk.
+        type: bool
+      btf_path:
+        description: The BTF file on the host that has to be in use.
+        type: path
   remote_config_keys:
     description: What remote config may override. Without it, that is not judged.
     type: list
@@ -42,6 +65,11 @@ options:
     description:
       - The release archive on the control node. Without it, the collection's own is what hosts
         have to have.
+    type: path
+  object:
+    description:
+      - An object file on the control node that hosts have to have, in place of the collection's
+        own.
     type: path
   object_sha256:
     description:
@@ -254,6 +282,7 @@ seconds:
 
 import os
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release
@@ -264,12 +293,14 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wante
     Limits,
     Wanted,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import InvalidSpec
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import ANY
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import Spec
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError
 
 
-def wanted_of(params: dict[str, object]) -> Wanted:
-    """What the host is held against; raises ReleaseError."""
+def wanted_of(params: dict[str, Any]) -> Wanted:
+    """What the host is held against; raises ReleaseError and InvalidSpec."""
     objects, keys = params["_objects"] or {}, params["remote_config_keys"]
     if params["object_sha256"]:
         objects = {ANY: params["object_sha256"]}
@@ -282,7 +313,7 @@ def wanted_of(params: dict[str, object]) -> Wanted:
         objects=objects,
         boot=params["boot"],
         agent=params["agent"],
-        settings=params["settings"],
+        settings=settings_of(params["settings"]),
         remote_keys=None if keys is None else tuple(keys),
         keep=params["keep"],
         time_sync=params["time_sync"],
@@ -291,8 +322,15 @@ def wanted_of(params: dict[str, object]) -> Wanted:
     )
 
 
+def settings_of(given: dict[str, Any]) -> dict[str, object]:
+    """Those that were given, in the form that a spec has; raises InvalidSpec."""
+    said = {key: value for key, value in given.items() if value is not None}
+    spec = Spec.from_dict({"object_sha256": "0" * 64, **said}).to_dict()
+    return {key: spec[key] for key in said}
+
+
 def run(module: AnsibleModule) -> dict[str, object]:
-    """Reads and judges; raises InvalidWaiver, ReleaseError and PermissionError."""
+    """Reads and judges; raises InvalidWaiver, InvalidSpec, ReleaseError, PermissionError."""
     params, now, started = module.params, time.time(), time.monotonic()
     wanted = wanted_of(params)
     given = waivers.parse(params["waivers"], catalogue.WAIVABLE)
@@ -319,9 +357,22 @@ def main() -> None:
             "host": {"type": "str"},
             "boot": {"type": "bool", "default": True},
             "agent": {"type": "bool"},
-            "settings": {"type": "dict", "default": {}},
+            "settings": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "tcpv6_enabled": {"type": "bool"},
+                    "udpv6_enabled": {"type": "bool"},
+                    "max_entries": {"type": "int"},
+                    "closed_entries": {"type": "int"},
+                    "tiers": {"type": "list", "elements": "str"},
+                    "allow_fentry_deadlock": {"type": "bool"},
+                    "btf_path": {"type": "path"},
+                },
+            },
             "remote_config_keys": {"type": "list", "elements": "str", "no_log": False},
             "src": {"type": "path"},
+            "object": {"type": "path"},
             "object_sha256": {"type": "str"},
             "keep": {"type": "int", "default": 2},
             "time_sync": {"type": "bool", "default": True},
@@ -360,7 +411,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except (waivers.InvalidWaiver, ReleaseError) as exc:
+    except (waivers.InvalidWaiver, InvalidSpec, ReleaseError) as exc:
         module.fail_json(msg=str(exc))
     except PermissionError as exc:
         module.fail_json(msg=f"no permission ({exc}): run this task as root (become: true)")
