@@ -96,15 +96,22 @@ def has_dependencies(release: str | None) -> bool:
     return release is not None and re.search(r"-[0-9a-f]{12}-cp\d", release) is not None
 
 
-def plan(now: State, name: str, keep: int, unit_digest: str | None, boot: bool = True) -> State:
+def plan(
+    now: State,
+    name: str,
+    keep: int,
+    unit_digest: str | None,
+    boot: bool = True,
+    pinned: frozenset[str] = frozenset(),
+) -> State:
     """The state with release `name` current and at most `keep` others, newest first.
 
-    Without `boot` the boot unit is not brought along: a host may have no tracker to load.
+    Those that are `pinned` stay in any case. Without `boot` the boot unit is not brought along: a host may have no tracker to load.
     """
     others = [other for other in now.releases if other not in (name, now.current)]
     if now.current not in (None, name):
         others.insert(0, str(now.current))
-    kept = {name, *others[:keep]}
+    kept = {name, *others[:keep], *pinned}
     # In the order that `read` gives: a release that has yet to be unpacked will be the newest
     known = now.releases if name in now.releases else (name, *now.releases)
     return State(
@@ -115,6 +122,11 @@ def plan(now: State, name: str, keep: int, unit_digest: str | None, boot: bool =
         unit_enabled=boot or now.unit_enabled,
         unit_active=boot or now.unit_active,
     )
+
+
+def without_boot_unit(now: State) -> State:
+    """The same without the boot unit."""
+    return replace(now, unit=None, unit_enabled=False, unit_active=False)
 
 
 def plan_removal(now: State, in_use: bool) -> State:

@@ -190,6 +190,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store imp
     read_object_file,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
+from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import journal, points
 
 SETTINGS = (
     "tcpv6_enabled",
@@ -240,7 +241,8 @@ def run(module: AnsibleModule) -> dict[str, object]:
         if wanted == "loaded" and wish:
             manage.check(tracker, wish, content)
         return result
-    reached = manage.reach(tracker, wanted, wish, content)
+    pinned = points.pinned_objects(journal.read_points(tracker.store))
+    reached = manage.reach(tracker, wanted, wish, content, pinned)
     if reached:
         result.update(in_force(reached))
     result["tracker"] = tracker.read().record

@@ -209,7 +209,9 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils import (
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import INTERPRETER
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release_choice import Offer
+from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import journal, points
 from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
     HostError,
     file_digest,
@@ -248,7 +250,10 @@ def present(module: AnsibleModule) -> dict[str, object]:
         return file_digest(release.packed_unit(releases, choice.name, unit))
 
     units = {unit: packed(unit) for unit in (release.UNIT, *poller_agent.UNITS)}
-    release_after = release.plan(release_before, choice.name, params["keep"], units[release.UNIT])
+    pinned = points.pinned_releases(journal.read_points(Store()))
+    release_after = release.plan(
+        release_before, choice.name, params["keep"], units[release.UNIT], pinned=pinned
+    )
     after = poller_agent.plan(before, contents, units)
     if os.path.isdir(releases.folder(choice.name)):  # else this is a dry run
         poller_agent.check_release(releases, choice.name)

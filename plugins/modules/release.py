@@ -134,8 +134,10 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils import (
     release_choice,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import INTERPRETER
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release_choice import Offer
+from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import journal, points
 from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
     HostError,
     file_digest,
@@ -169,7 +171,8 @@ def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
             return choice.request()
         release_choice.unpack(layout, module.run_command, offer, choice)
     unit = file_digest(release.packed_unit(layout, name))
-    after = release.plan(before, name, params["keep"], unit)
+    pinned = points.pinned_releases(journal.read_points(Store()))
+    after = release.plan(before, name, params["keep"], unit, pinned=pinned)
     if before != after and not module.check_mode:
         release.reach(layout, module.run_command, before, after)
     return {

@@ -105,12 +105,17 @@ def read(tracker: Tracker) -> tuple[State, Loaded]:
 
 
 def reach(
-    tracker: Tracker, wanted: str, wish: Wish | None, content: bytes | None
+    tracker: Tracker,
+    wanted: str,
+    wish: Wish | None,
+    content: bytes | None,
+    pinned: frozenset[str] = frozenset(),
 ) -> Effective | None:
     """Does it; returns what is in force, where it was loaded. Raises a TrackerError, with spec
     file and tracker as they were.
 
-    `content` is the object's bytes, where it is not in the store yet.
+    `content` is the object's bytes, where it is not in the store yet. `pinned` has the digests of
+    objects that somebody else needs; others that are not in use are removed.
     """
     if wanted == "absent":
         tracker.unload()
@@ -120,12 +125,12 @@ def reach(
     elif wanted == "unloaded":
         tracker.unload()
     elif wish is not None:
-        return _install_and_load(tracker, wanted, wish, content)
+        return _install_and_load(tracker, wanted, wish, content, pinned)
     return None
 
 
 def _install_and_load(
-    tracker: Tracker, wanted: str, wish: Wish, content: bytes | None
+    tracker: Tracker, wanted: str, wish: Wish, content: bytes | None, pinned: frozenset[str]
 ) -> Effective | None:
     store, spec = tracker.store, wish.spec
     try:
@@ -151,17 +156,19 @@ def _install_and_load(
         store.write_spec(spec)
         return effective_load.settle(tracker, effective_load.bring).effective
     finally:
-        _prune(tracker)
+        prune(tracker, pinned)
 
 
-def _prune(tracker: Tracker) -> None:
-    """Keeps the objects of the spec file and of the spec in force."""
+def prune(tracker: Tracker, pinned: frozenset[str] = frozenset()) -> None:
+    """Keeps the objects of the spec file, of the spec in force, and those that are `pinned`."""
     try:
         on_disk = tracker.store.read_spec()
         loaded = tracker.read().record
     except (TrackerError, OSError):
         return
-    keep = {on_disk.object_sha256} if on_disk else set()
+    keep = set(pinned)
+    if on_disk:
+        keep.add(on_disk.object_sha256)
     if loaded and isinstance(loaded["spec"], dict):
         keep.add(str(loaded["spec"].get("object_sha256")))
     tracker.store.prune(keep)

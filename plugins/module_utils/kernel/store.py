@@ -64,6 +64,16 @@ class Store:
         """Where load results are counted."""
         return os.path.join(self.state_folder, "load_results.json")
 
+    @property
+    def points_path(self) -> str:
+        """Where a rollout's restore points are."""
+        return os.path.join(self.state_folder, "restore_points.json")
+
+    @property
+    def rollout_path(self) -> str:
+        """Where it is said how the last rollout ended."""
+        return os.path.join(self.state_folder, "rollout.json")
+
     def object_path(self, sha256: str) -> str:
         """Where the object with this digest lies, or would lie."""
         return os.path.join(self.objects_folder, f"{sha256}.bpf.o")
@@ -150,7 +160,8 @@ class Store:
 
     def _files(self) -> list[str]:
         """The files but for the objects; what a killed writer left is one of them."""
-        return [self.spec_path, self.remote_path, self.results_path, *self.unfinished()]
+        known = [self.spec_path, self.remote_path, self.results_path]
+        return [*known, self.points_path, self.rollout_path, *self.unfinished()]
 
 
 def read_object_file(path: str, sha256: str | None = None) -> bytes:

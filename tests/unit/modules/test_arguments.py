@@ -24,6 +24,8 @@ MODULES = (
     "poller_agent",
     "release",
     "remote_config",
+    "restore_point",
+    "rollout_gate",
 )
 SPEC_DEFAULTS = {
     field.name: list(field.default) if isinstance(field.default, tuple) else field.default
