@@ -35,6 +35,7 @@ def render(report: Mapping[str, Any]) -> str:
     )
     return environment.get_template(_TEMPLATE).render(
         report=report,
+        controls=sorted(report["controls"], key=_worst_first),
         summary=report["summary"],
         verdict=verdict_line(report),
         statuses=STATUSES,
@@ -46,6 +47,10 @@ def render(report: Mapping[str, Any]) -> str:
         width=_WIDTH,
         height=_HEIGHT,
     )
+
+
+def _worst_first(one: Mapping[str, Any]) -> tuple[int, ...]:
+    return (*(-one["counts"][status] for status in BAD), SEVERITIES.index(one["severity"]))
 
 
 def trend(summaries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
