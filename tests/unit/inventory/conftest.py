@@ -93,13 +93,18 @@ class Fleet:
         """What ansible-inventory makes of the file."""
         done = self.ansible("ansible-inventory", "--list", *words)
         assert done.returncode == 0, done.stderr
-        return Inventory(json.loads(done.stdout, object_hook=_unmarked), done.stderr)
+        return Inventory(json.loads(done.stdout, object_hook=_unmarked), _unwrapped(done.stderr))
 
     def failure(self, *words: str) -> str:
         """What it says where it fails."""
         done = self.ansible("ansible-inventory", "--list", *words)
         assert done.returncode != 0, done.stdout
-        return done.stderr
+        return _unwrapped(done.stderr)
+
+
+def _unwrapped(text: str) -> str:
+    """Before 2.19 Ansible breaks long lines."""
+    return " ".join(text.split())
 
 
 def _unmarked(found: dict[str, Any]) -> Any:
