@@ -59,6 +59,7 @@ HOSTS = {
     for host in (
         Host("debian12", BOOKWORM),
         Host("debian13", TRIXIE),
+        Host("debian13-b", TRIXIE),
     )
 }
 
