@@ -69,7 +69,10 @@ class Clients:
         entries = list(self._entries.items())
         kept_ones = []
         for host, entry in entries:
-            if self.is_live(entry, now) or host in known:
+            is_live = self.is_live(entry, now)
+            if not is_live:
+                entry.snapshot = None  # or who stays away would keep an old one in memory
+            if is_live or host in known:
                 kept_ones.append((entry.last_seen, host, len(entry.request)))
             else:
                 self._entries.pop(host, None)

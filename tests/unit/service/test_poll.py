@@ -189,6 +189,20 @@ def test_clients_are_remembered_for_as_long_as_they_have_a_token() -> None:
     assert len(clients) == 0
 
 
+def test_who_stays_away_keeps_no_snapshot_in_memory() -> None:
+    clients = Clients(30)
+    for host, now in (("a", 0), ("b", 20)):
+        hear(clients, host, now)
+        entry = clients.get(host)
+        assert entry
+        entry.snapshot = object()
+    clients.sweep(31, {"a", "b"})
+    away, live = clients.get("a"), clients.get("b")
+    assert away
+    assert live
+    assert (away.snapshot, live.snapshot is None) == (None, False)
+
+
 def test_a_full_table_takes_nobody_and_the_sweep_makes_room_of_the_oldest() -> None:
     clients = Clients(1000, most=32)
     for number in range(40):
