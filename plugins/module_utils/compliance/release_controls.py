@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Callable
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import UNIT as BOOT
@@ -148,9 +149,11 @@ def access(host: Host, _wanted: Wanted) -> Finding:
 
 
 def _repair(path: str, access_text: str) -> str:
+    # Somebody copies it into a root's shell, and the agent names the files in its own folder
+    path = shlex.quote(path)
     owner, _space, mode = access_text.partition(" ")
     if not mode.isdigit():  # within a release
-        return f"chown root:root {path} && chmod go-w {path}, once it is known who changed it"
+        return f"chown -h root:root {path} && chmod go-w {path}, once it is known who changed it"
     return f"chown {owner} {path} && chmod {mode} {path}"
 
 
@@ -160,7 +163,8 @@ def unfinished(host: Host, _wanted: Wanted) -> Finding:
     if host.unfinished is None:
         return unknown(expected, host.why("unfinished"))
     paths = list(host.unfinished)
-    return judge(not paths, expected, listed(paths) or "nothing is", f"rm -r {' '.join(paths[:5])}")
+    fix = f"rm -r {' '.join(map(shlex.quote, paths[:5]))}"
+    return judge(not paths, expected, listed(paths) or "nothing is", fix)
 
 
 CONTROLS = (

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Mapping
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.layout import CLOSED, LIVE
@@ -32,6 +33,8 @@ _LOST = (
     *("live_full", "live_update_failed", "closed_update_failed"),
     *("insert_read_failed", "delete_read_failed"),
 )
+# The name of the pin in a line of drift
+_PIN = re.compile(r"(?:unknown )?pin (\S+).*")
 # So many flows do not come and go by chance while a single look is made
 _FLOWS_THAT_COUNT = 8
 
@@ -45,6 +48,16 @@ def _missing(tracker: Tracker) -> list[str]:
     record = _record(tracker)
     names = {*record.get("links", {}), *record.get("maps", {})}
     return sorted(names - set(tracker.pins))
+
+
+def _foreign(tracker: Tracker) -> dict[str, str]:
+    """Pins that hold what our loader did not put there, with the line that says so.
+
+    What a killed load has left is not foreign (files.unfinished).
+    """
+    missing = {f"pin {name} is missing" for name in _missing(tracker)}
+    found = {_PIN.sub(r"\1", line): line for line in tracker.status.drift if line not in missing}
+    return {name: line for name, line in found.items() if not name.startswith("new_")}
 
 
 def loaded(host: Host, wanted: Wanted) -> Finding:
@@ -84,13 +97,7 @@ def foreign(host: Host, wanted: Wanted) -> Finding:
     if not host.tracker.status.record:
         why = _NO_RECORD if host.tracker.pins else _NOT_LOADED
         return not_applicable(expected, why)
-    known = {f"pin {name} is missing" for name in _missing(host.tracker)}
-    # What a killed load left is not foreign (files.unfinished)
-    found = [
-        line
-        for line in host.tracker.status.drift
-        if line not in known and not line.startswith("unknown pin new_")
-    ]
+    found = list(_foreign(host.tracker).values())
     return judge(
         not found,
         expected,
@@ -203,7 +210,11 @@ def access(host: Host, wanted: Wanted) -> Finding:
         return unknown(expected, host.why("tracker"))
     if not host.tracker.pins:
         return not_applicable(expected, _NOT_LOADED)
-    denied = list(host.tracker.denied)
+    # Those that are not ours have a control of their own
+    other = _foreign(host.tracker)
+    denied = [
+        name for name in host.tracker.denied if name not in other and not name.startswith("new_")
+    ]
     actual = f"wrong owner, group or mode: {listed(denied)}" if denied else "as needed"
     return judge(not denied, expected, actual, wanted.rollout())
 

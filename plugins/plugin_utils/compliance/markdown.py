@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any, Iterable, Mapping
 
@@ -17,14 +18,16 @@ from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance.repor
 )
 
 # What Markdown, or HTML in it, gives a meaning to
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()+!|~@:-])")
 _SAFE = re.compile(r"[\w ./,;%=?'\"-]*")
 
 
 def text(value: object) -> str:
     """A cell's text as text."""
     plain = str(value)
-    return plain if _SAFE.fullmatch(plain) and "__" not in plain else _SPECIAL.sub(r"\\\1", plain)
+    if _SAFE.fullmatch(plain) and "__" not in plain:
+        return plain
+    return _SPECIAL.sub(r"\\\1", html.escape(plain, quote=False))
 
 
 def render(report: Mapping[str, Any]) -> str:
