@@ -267,9 +267,7 @@ def test_what_the_service_has_heard_becomes_a_control(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(fleet_view, "fetch", fetch)
     shown: list[str] = []
-    monkeypatch.setattr(
-        compliance_report.Display, "display", lambda _self, text: shown.append(text)
-    )
+    monkeypatch.setattr(Display, "display", lambda _self, text: shown.append(text))
     running = {**answer(), "agent": {"running": True, "host": "one"}, "answered_at": 5.0}
     result = report({"service": SERVICE}, results={"gw1": running}, monkeypatch=monkeypatch)
     assert result["summary"]["controls"]["fail"] == 1
@@ -288,9 +286,7 @@ def test_a_service_that_does_not_answer_is_a_note_and_unknown_for_each_agent(
 
     monkeypatch.setattr(fleet_view, "fetch", fetch)
     shown: list[str] = []
-    monkeypatch.setattr(
-        compliance_report.Display, "display", lambda _self, text: shown.append(text)
-    )
+    monkeypatch.setattr(Display, "display", lambda _self, text: shown.append(text))
     running = {**answer(), "agent": {"running": True, "host": "gw1"}, "answered_at": 5.0}
     results = {"gw1": running, "gw2": answer()}
     result = report({"service": SERVICE}, results=results, monkeypatch=monkeypatch)
