@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from typing import Any
 
 from .commands import GuestError, bpftool, run
 
@@ -32,12 +33,18 @@ with grpc.insecure_channel("unix:/run/btfleet-agent/agent.sock") as channel:
 """
 
 
-def ends(flow: dict[str, dict[str, object]], side: str) -> tuple[object, ...]:
-    """One direction; a port of 0 is left out in the messages' JSON."""
-    return tuple(flow[side].get(name, 0) for name in ("src", "sport", "dst", "dport"))
+def ends(flow: dict[str, dict[str, Any]], side: str) -> tuple[object, ...]:
+    """One direction; a port of 0 is left out in the messages' JSON.
+
+    The command gives ICMP its own words; the messages have id, and type with code, for the ports.
+    """
+    one = flow[side]
+    if "type" in one:
+        one = {**one, "sport": one["id"], "dport": one["type"] << 8 | one["code"]}
+    return tuple(one.get(name, 0) for name in ("src", "sport", "dst", "dport"))
 
 
-def key(flow: dict[str, dict[str, object]]) -> tuple[object, ...]:
+def key(flow: dict[str, Any]) -> tuple[object, ...]:
     """What both dumps have in common."""
     return (flow["netns"], flow["protocol"], ends(flow, "orig"), ends(flow, "reply"))
 
