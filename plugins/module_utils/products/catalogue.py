@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from collections.abc import Mapping  # isinstance is slow with typing's
+from typing import Any, Callable
 
 # The kernel library's own checks, so that what is published is what a loader takes
 from ..kernel.errors import InvalidSpec

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from collections.abc import Mapping  # isinstance is slow with typing's
+from typing import Any, NamedTuple
 
 from . import predicates as predicates_
 from .errors import ConfigError
