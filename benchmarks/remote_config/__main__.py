@@ -12,9 +12,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine
-from benchmarks.remote_config import refresh
+from benchmarks.remote_config import applied, refresh
 from lab.paths import DEFAULT_STATE
 
 OUT = DEFAULT_STATE.with_name("bench")
@@ -30,10 +31,11 @@ class Sizes:
     seconds: float
     hosts: int
     targets: tuple[int, ...]
+    publishes: int
 
 
-FULL = Sizes(rounds=5, seconds=4.0, hosts=10000, targets=(10, 1000, 10000))
-QUICK = Sizes(rounds=2, seconds=1.0, hosts=500, targets=(10, 100))
+FULL = Sizes(rounds=5, seconds=4.0, hosts=10000, targets=(10, 1000, 10000), publishes=10)
+QUICK = Sizes(rounds=2, seconds=1.0, hosts=500, targets=(10, 100), publishes=2)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ def measure_memory(folder: Path, hosts: int) -> float:
 
 
 def table(
-    polls: dict[str, list[Rate]], memory: float, refreshes: dict[int, dict[str, float]]
+    polls: dict[str, list[Rate]],
+    memory: float,
+    refreshes: dict[int, dict[str, float]],
+    way: dict[str, Any],
 ) -> str:
     """All of it in Markdown."""
     floor = polls["empty handler"]
@@ -148,7 +153,30 @@ def table(
             f"{found[kind] * 1000:.0f} ms" for kind in ("first", "one changed", "unchanged")
         )
         lines.append(f"| {targets:,} | {cells} |")
+    lines += ["", *_way(way)]
     return "\n".join(lines) + "\n"
+
+
+def _way(way: dict[str, Any]) -> list[str]:
+    """From a publish to the request to the loader."""
+    intervals = (
+        f"refresh each {way['refresh_interval_seconds']} s, poll each "
+        f"{way['poll_interval_seconds']} s"
+    )
+    rows = [
+        (intervals, "published_to_asked_seconds", "mean_waits_seconds"),
+        ("the service is told to refresh", "told_to_asked_seconds", "mean_waits_told_seconds"),
+    ]
+    title = f"from publish (itself {way['publish_seconds']:.2f} s) to the request to the loader"
+    return [
+        f"| {title} | median | largest | mean of the waits in it |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {statistics.median(way[key]):.2f} s | {max(way[key]):.2f} s "
+            f"| {way[waits]:.2f} s |"
+            for name, key, waits in rows
+        ),
+    ]
 
 
 def main() -> int:
@@ -166,13 +194,16 @@ def main() -> int:
             targets: refresh.measure(folder / f"refresh-{targets}", targets)
             for targets in sizes.targets
         }
-    text = table(polls, memory, refreshes)
+        (folder / "applied").mkdir()
+        way = applied.measure(folder / "applied", sizes.publishes)
+    text = table(polls, memory, refreshes, way)
     data = {
         "host": host,
         "sizes": vars(sizes),
         "polls": {kind: [vars(rate) for rate in rates] for kind, rates in polls.items()},
         "memory_kb_per_10000_clients": memory,
         "refreshes": refreshes,
+        "publish_to_asked": way,
     }
     (OUT / "remote_config.json").write_text(json.dumps(data, indent=1) + "\n")
     (OUT / "remote_config.md").write_text(text)

@@ -90,6 +90,11 @@ def prepare(folder: Path, configs: int, hosts: int) -> Settings:
     (folder / "ca.pem").write_bytes(authority.certificate)
     hashes = {host(n): [hashlib.sha256(token(n).encode()).hexdigest()] for n in range(hosts)}
     (folder / "tokens.json").write_text(json.dumps({"hosts": hashes}))
+    return settings(folder)
+
+
+def settings(folder: Path) -> Settings:
+    """Of a service whose files are all in one folder."""
     return Settings(
         repository=str(folder / "repository"),
         roots=Roots(str(folder / "director-root.json"), str(folder / "config-root.json")),

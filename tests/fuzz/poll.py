@@ -32,11 +32,11 @@ class Poll:
         simulator = published.simulator(folder / "repository")
         self._first_root = simulator.director.roots[1]
         self._contents = set(simulator.contents.values())
-        refresher = published.refresher(simulator, folder)
+        self.refresher = published.refresher(simulator, folder)
         (folder / "tokens.json").write_text("{}")
         tokens = TokenFile(str(folder / "tokens.json"), lambda _error: None)
         self._clients = Clients(3600)
-        self._service = ConfigService(refresher, tokens, self._clients, Metrics())
+        self._service = ConfigService(self.refresher, tokens, self._clients, Metrics())
 
     def seeds(self) -> list[bytes]:
         client = pb.Client(

@@ -29,7 +29,7 @@ from btfleet.service.crosscheck import Target
 from btfleet.service.generation import Generation
 from btfleet.service.poll import Poll
 
-# Selections that are remembered, one for each host's facts and products
+# Hosts whose selections are remembered
 MAX_SELECTIONS = 100000
 
 UP_TO_DATE, FULL, EXPIRED = "up_to_date", "full", "expired"
@@ -74,7 +74,8 @@ class Snapshot:
         self._targets = ClientGetConfigsResponse(targets=targets).SerializeToString()
         self._pieces = [_piece(target, generation.files) for target in generation.targets]
         self._audience = Audience([target.custom.predicates for target in generation.targets])
-        self._selections: dict[object, tuple[int, ...]] = {}
+        # One a host: else one that says other facts in each poll would fill the memory
+        self._selections: dict[str, tuple[object, tuple[int, ...]]] = {}
         self.up_to_date = ClientGetConfigsResponse(
             suggested_interval_seconds=suggested_interval_seconds
         ).SerializeToString()
@@ -122,17 +123,18 @@ class Snapshot:
 
     def select(self, facts: HostFacts, products: frozenset[str]) -> tuple[int, ...]:
         """The numbers of the configs of these products for a host, whether expired or not."""
-        key = (facts.host, facts.groups, frozenset(facts.labels.items()), products)
-        found = self._selections.get(key)
-        if found is None:
-            found = tuple(
-                number
-                for number in self._audience.select(facts)
-                if self._pieces[number].target.product in products
-            )
-            if len(self._selections) >= MAX_SELECTIONS:
-                self._selections = {}
-            self._selections[key] = found
+        key = (facts.groups, facts.labels, products)
+        known = self._selections.get(facts.host)
+        if known is not None and known[0] == key:
+            return known[1]
+        found = tuple(
+            number
+            for number in self._audience.select(facts)
+            if self._pieces[number].target.product in products
+        )
+        if len(self._selections) >= MAX_SELECTIONS:
+            self._selections = {}
+        self._selections[facts.host] = (key, found)
         return found
 
     def published(self) -> list[PublishedConfig]:
