@@ -9,11 +9,13 @@ import time
 
 from btfleet import __version__, agent_status
 from btfleet.kernel.status import Status, read
+from btfleet.poller.put_off import put_off
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0 if a tracker is loaded and all is as recorded, else 1."""
     status = read()
+    put_off()
     agent = agent_status.read()
     if options.json:
         print(json.dumps({**status.to_dict(), "agent": agent}))
