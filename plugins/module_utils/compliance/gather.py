@@ -192,7 +192,11 @@ def _agent(run: Runner, places: Places, now: float, unread: dict[str, str]) -> A
     if not any(map(os.path.lexists, paths)):
         return Agent()
     settings = agent_state.read_settings(paths[1])
-    answer, problem = agent_state.ask(run, os.path.join(places.releases.current, "bin", "btfleet"))
+    command = os.path.join(places.releases.current, "bin", "btfleet")
+    answer, problem = agent_state.ask(run, command)
+    if answer and not answer.get("running") and os.path.lexists(layout.runtime):
+        # It has just been started, or the host has much to do: once more, before that is a finding
+        answer, problem = agent_state.ask(run, command)
     if problem:
         unread["answer"] = problem
     stored, configs = config_state.Stored(), []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import ssl
 import time
@@ -336,3 +337,27 @@ def test_a_refused_token_is_known_by_the_agents_own_words(
 ) -> None:
     line = str(service_channel.explain(Refusal(code), Settings("gw1", "c:1")))
     assert bool(agent_controls._REFUSED.search(line)) == refused
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_an_agent_that_does_not_answer_is_asked_once_more(
+    places: Places, tmp_path: Path, second: bool
+) -> None:
+    (tmp_path / "etc" / "btfleet").mkdir()
+    (tmp_path / "etc" / "btfleet" / "agent.json").write_text("{}")
+    (tmp_path / "run" / "agent").mkdir(parents=True)
+    command = Path(places.releases.current) / "bin" / "btfleet"
+    command.parent.mkdir(parents=True)
+    command.write_text("")
+    command.chmod(0o755)
+    answers = [False, second]
+
+    def run(called: list[str]) -> tuple[int, str, str]:
+        if called[0] == str(command):
+            return 0, json.dumps({"agent": {"running": answers.pop(0)}}), ""
+        return Systemd()(called)
+
+    host = gather(run, time.time(), places)
+    assert answers == []
+    assert host.agent is not None
+    assert host.agent.summary["running"] is second
