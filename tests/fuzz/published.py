@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,8 +37,10 @@ def simulator(folder: Path) -> Simulator:
 
 
 def memory() -> Path:
-    """A folder that costs no disk, and goes with the process or the next restart."""
-    return Path(tempfile.mkdtemp(dir="/dev/shm", prefix="btfleet-fuzz-"))
+    """A folder that costs no disk, and goes with the process (libFuzzer's with the machine)."""
+    folder = tempfile.mkdtemp(dir="/dev/shm", prefix="btfleet-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def refresher(made: Simulator, folder: Path) -> Refresher:
@@ -52,6 +56,8 @@ def refresher(made: Simulator, folder: Path) -> Refresher:
         tokens=str(folder / "tokens.json"),
         state_folder=str(folder / "state"),
     )
-    found = Refresher(settings, Store(settings.state_folder), read_anchors(settings))
+    store = Store(settings.state_folder)
+    found = Refresher(settings, store, read_anchors(settings))
     found.refresh()
+    store.close()
     return found
