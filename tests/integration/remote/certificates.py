@@ -21,18 +21,31 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 SLACK = datetime.timedelta(hours=3)
 LIFE = datetime.timedelta(days=2)
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 def make(folder: Path, names: list[str]) -> None:
     """Writes the three files; each is replaced in one step, the certificate after its key."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _number in range(2))
     ca_name = _name(f"btfleet test CA {os.urandom(4).hex()}")
     ca = (
-        _builder(ca_name, ca_name, ca_key.public_key())
+        _builder(ca_name, ca_name, ca_key.public_key(), ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     leaf = (
-        _builder(_name("btfleet config service"), ca_name, key.public_key())
+        _builder(_name("btfleet config service"), ca_name, key.public_key(), ca_key.public_key())
         .add_extension(x509.SubjectAlternativeName(_alternatives(names)), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA256())
@@ -53,7 +66,10 @@ def _name(text: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    signer: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (
@@ -64,6 +80,9 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - SLACK)
         .not_valid_after(now + LIFE)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        # Python 3.13 asks for it
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
     )
 
 
