@@ -28,6 +28,8 @@ OTHERS = (
 )
 # Other file systems where something of ours could be.
 ALSO = ("/dev/shm", "/run", "/sys/fs/bpf")  # noqa: S108
+# What useradd and userdel keep as it was before their last change
+BACKUPS = ("/etc/group-", "/etc/gshadow-", "/etc/passwd-", "/etc/shadow-")
 KPROBES = Path("/sys/kernel/debug/kprobes/list")
 FTRACE = Path("/sys/kernel/tracing/enabled_functions")
 
@@ -65,7 +67,7 @@ def _described(path: str) -> str:
     """A file below /etc by its content as well: those are the ones that others' settings are in."""
     if os.path.islink(path):
         return f"{path} -> {os.readlink(path)}"
-    if path.startswith("/etc/") and os.path.isfile(path):
+    if path.startswith("/etc/") and path not in BACKUPS and os.path.isfile(path):
         return f"{path} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
     return path
 
