@@ -31,16 +31,13 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     return mutated
 
 
-def main(name: str | None = None, what: str = "30") -> None:
+def main(name: str, what: str = "30") -> None:
     """Does not return: libFuzzer ends the process, with a code other than 0 for a finding."""
     with atheris.instrument_imports(
         include=["btfleet", "tuf", "securesystemslib"], enable_loader_override=False
     ):
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415 instrumented while it is imported
 
-    if name is None:
-        print(*TARGETS)
-        return
     target = TARGETS[name]()
     folder = FOLDER / name
     corpus, seeds = folder / "corpus", folder / "seeds"
@@ -62,4 +59,9 @@ def main(name: str | None = None, what: str = "30") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:]:
+        main(*sys.argv[1:])
+    else:
+        from tests.fuzz.targets import TARGETS
+
+        print(*TARGETS)
