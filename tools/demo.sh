@@ -13,7 +13,8 @@ say "1. A fresh $host guest"
 "$python" -m lab up "$host"
 
 say '2. Roll out: ansible-playbook -i build/lab/inventory.yml btfleet.conntrack.rollout'
-.venv/bin/ansible-playbook -i build/lab/inventory.yml --limit "$host" btfleet.conntrack.rollout
+.venv/bin/ansible-playbook -i build/lab/inventory.yml --limit "$host" \
+    -e conntracker_soak_seconds=5 btfleet.conntrack.rollout
 
 say '3. NATed connections through a router, as the tracker and as conntrack see them'
 "$python" -m lab ssh "$host" python3 - <tools/demo_traffic.py
