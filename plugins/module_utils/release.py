@@ -106,7 +106,8 @@ def plan(
 ) -> State:
     """The state with release `name` current and at most `keep` others, newest first.
 
-    Those that are `pinned` stay in any case. Without `boot` the boot unit is not brought along: a host may have no tracker to load.
+    Those that are `pinned` stay in any case. Without `boot` the boot unit is not brought along: a
+    host may have no tracker to load.
     """
     others = [other for other in now.releases if other not in (name, now.current)]
     if now.current not in (None, name):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue
@@ -179,7 +180,7 @@ def with_probe(name: str, value: str = NO) -> Host:
 
 
 def with_units(**changes: UnitReading) -> Host:
-    units = {name: changes.get(name.split(".")[0].split("-")[1], unit()) for name in UNITS}
+    units = {name: changes.get(Path(name).stem.partition("-")[2], unit()) for name in UNITS}
     return replace(HOST, units=units)
 
 

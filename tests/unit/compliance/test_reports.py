@@ -369,8 +369,8 @@ def test_files_are_written_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_files_may_be_the_groups_too(tmp_path: Path) -> None:
-    (path,) = files.write(built(), str(tmp_path), ["csv"], 0o640).values()
-    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o640
+    paths = files.write(built(), str(tmp_path), ["csv"], 0o640)
+    assert stat.S_IMODE(Path(paths["csv"]).stat().st_mode) == 0o640
 
 
 def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
