@@ -15,7 +15,7 @@ from . import background, netns, records, sockets, state, traffic, wanted
 from .commands import run
 from .dialer import IN_FLIGHT, Dialer
 from .errors import NatError
-from .wanted import Group, Wanted
+from .wanted import Group, Made, Wanted
 
 NAME = "churn"
 PORTS_A_SECOND = 5  # more than any churn takes
@@ -77,9 +77,10 @@ def _endless(groups: list[Group]) -> Iterator[Wanted]:
         yield from turn
 
 
-def _may_be_forgotten(one: Wanted) -> bool:
-    """Not TCP, whose last packets may still be on their way; not where two flows look the same."""
-    return one.group.protocol == "udp" and not one.caller.zone
+def _may_be_forgotten(made: Made) -> bool:
+    """Not if a packet may be on its way, to be another flow; not where two flows look the same."""
+    one = made.wanted
+    return one.group.protocol == "udp" and not made.is_repeated and not one.caller.zone
 
 
 def _forget(one: Wanted) -> None:
@@ -116,7 +117,7 @@ def _run(
             for made, own in dialer.poll(1.0 if over else due):
                 log.write(json.dumps([*made.record(), time.time()]) + "\n")
                 own.close()
-                if forget and _may_be_forgotten(made.wanted):
+                if forget and _may_be_forgotten(made):
                     forgettable += 1
                     if forgettable % FORGET_EVERY == 0:
                         _forget(made.wanted)

@@ -75,6 +75,7 @@ class Dialer:
     def _read(self, pending: Pending) -> Made | None:
         wanted = pending.wanted
         _kind, family, protocol = wanted.group
+        is_repeated = pending.sent > pending.since
         while True:
             try:
                 packet = pending.own.recv(2048)
@@ -89,9 +90,9 @@ class Dialer:
                 raise NatError(f"{describe(wanted)}: closed by the other end")
             if protocol.startswith("icmp"):
                 if sockets.is_echo_reply(packet, protocol, wanted.port):
-                    return Made(wanted, None)
+                    return Made(wanted, None, is_repeated)
                 continue
-            return Made(wanted, parse_answer(packet))
+            return Made(wanted, parse_answer(packet), is_repeated)
 
     def _remind(self) -> None:
         now = time.monotonic()

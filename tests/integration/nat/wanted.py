@@ -68,6 +68,7 @@ class Made(NamedTuple):
 
     wanted: Wanted
     reply: Side | None
+    is_repeated: bool  # its packet was sent again, and a copy may be on its way still
 
     def record(self) -> list[object]:
         """For a file."""
