@@ -20,7 +20,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({**verdict.to_dict(), "facts": facts.to_dict()}))
     else:
         if verdict.supported:
-            print(f"supported: tier {verdict.tier}, {verdict.lifecycle}")
+            degraded = ", degraded" if verdict.degraded else ""
+            print(f"supported: tier {verdict.tier}, {verdict.lifecycle}{degraded}")
         else:
             print("not supported")
         for tier, reasons in verdict.reasons.items():

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from btfleet.kernel import access
 from btfleet.kernel.effective_load import answer_request, read_base, settle
+from btfleet.kernel.netlink_tier import is_followed
 from btfleet.kernel.tracker import Tracker
 
 
@@ -29,9 +30,10 @@ def notify(state: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the spec, with what remote config wants over it, and says what is in force.
 
-    A spec file that was named is loaded as it is.
+    A spec file that was named is loaded as it is. With --hold, it stays where the tier is netlink,
+    and follows conntrack events.
     """
-    tracker = Tracker()
+    tracker = Tracker(follow_here=options.hold)
     if options.spec:
         tracker = replace(tracker, store=replace(tracker.store, spec_path=options.spec))
         outcome = tracker.load(read_base(tracker.store))
@@ -46,6 +48,10 @@ def run(options: argparse.Namespace) -> int:
             )
     what = "loaded" if outcome.changed else "already in force:"
     short = str(outcome.record["fingerprint"])[:12]
-    print(f"{what} spec {short}, tier {outcome.record['tier']}")
+    print(f"{what} spec {short}, tier {outcome.record['tier']}", flush=True)
+    # Not before the load: what runs must not depend on whether that succeeds
+    follower = tracker.follow() if options.hold and is_followed(outcome.record) else None
     notify(f"READY=1\nSTATUS=spec {short}, tier {outcome.record['tier']}")
+    if follower:
+        follower.wait()
     return 0

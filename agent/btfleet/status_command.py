@@ -37,8 +37,12 @@ def describe(status: Status, now: int) -> list[str]:
         state = "as loaded" if status.healthy else "NOT as loaded"
         lines.append(
             f"tracker   {state}: tier {record['tier']}, {record['lifecycle']}, "
-            f"BTF from {record['btf_source']}, for {age}"
+            + (f"BTF from {record['btf_source']}, " if record["btf_source"] else "")
+            + f"for {age}"
         )
+        if status.degraded:
+            lines.append(f"degraded  {status.degraded}")
+        lines += [f"followed  {text}" for text in _follower(status.follower)]
         lines.append(f"spec      {str(record['fingerprint'])[:12]} {_settings(record['spec'])}")
     lines += [f"drift     {text}" for text in status.drift]
     for name, entries in status.maps.items():
@@ -52,6 +56,21 @@ def describe(status: Status, now: int) -> list[str]:
         text = ", ".join(f"{name} {value}" for name, value in shown.items())
         lines.append(f"counters  {text or 'all zero'}")
     return lines
+
+
+def _follower(found: dict[str, int | bool] | None) -> list[str]:
+    """How the process that follows conntrack events does."""
+    if found is None or not found["alive"]:
+        return []  # a line of drift says so
+    parts = [
+        f"by process {found['pid']}: {found['namespaces']} namespaces",
+        f"{found['unfollowed']} without events" if found["unfollowed"] else "",
+        f"{found['events']} events",
+        f"{found['overruns']} overruns, made good" if found["overruns"] else "",
+        f"{found['comparisons']} comparisons with the kernel's table",
+        f"{found['repaired']} entries repaired" if found["repaired"] else "",
+    ]
+    return [", ".join(filter(None, parts))]
 
 
 def _settings(spec: object) -> str:

@@ -15,8 +15,10 @@ import grpc
 from btfleet import __version__
 from btfleet.agent.v1 import agent_pb2
 from btfleet.config.v1 import config_pb2 as pb
+from btfleet.kernel import pulse
 from btfleet.kernel.bpffs import FOLDER
 from btfleet.kernel.errors import TrackerError
+from btfleet.kernel.netlink_tier import is_followed
 from btfleet.kernel.store import Store
 from btfleet.poller import request, verify
 from btfleet.poller.agent_product import AgentProduct
@@ -271,7 +273,7 @@ class Agent:
             "poll": _health(stats.error if not stats.ended else "", polling),
             "state": _health(self._storage_error),
             "configs": _health(self._frozen),
-            "tracker": _health(self._tracker_error()),
+            "tracker": self._tracker_health(),
         }
         for product, listener in self.listeners.items():
             busy = listener.busy_for()
@@ -286,11 +288,17 @@ class Agent:
             components=parts,
         )
 
-    def _tracker_error(self) -> str:
+    def _tracker_health(self) -> pb.Health:
         try:
-            return "" if self.maps.record() else "no tracker is loaded"
+            record = self.maps.record()
+            found = self.maps.pulse() if is_followed(record) else None
         except (OSError, TrackerError) as exc:
-            return f"the tracker's record cannot be read ({exc})"
+            return _health(f"the tracker's record cannot be read ({exc})")
+        if record is None:
+            return _health("no tracker is loaded")
+        if not is_followed(record):
+            return _health("")
+        return _health("; ".join(pulse.drift(found)), f"degraded: {record.get('degraded')}")
 
     def state(self) -> agent_pb2.AgentState:
         """The answer to GetState."""

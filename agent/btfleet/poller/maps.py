@@ -12,10 +12,11 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import Callable, Iterator, NamedTuple
 
-from btfleet.kernel import bpf, netns, reading, table
+from btfleet.kernel import bpf, netns, pulse, reading, table
 from btfleet.kernel.bpffs import FOLDER, Pins
 from btfleet.kernel.errors import LoaderError
 from btfleet.kernel.layout import COUNTERS_MAP, read_counters
+from btfleet.kernel.pulse import Pulse
 from btfleet.kernel.table import Filter, Flow
 from btfleet.kernel.tracker import Tracker
 
@@ -46,6 +47,11 @@ class Maps:
     def record(self) -> dict[str, object] | None:
         """What the loader wrote when it had loaded, None if nothing is loaded."""
         return Tracker(folder=self.folder).read_record()
+
+    def pulse(self) -> Pulse | None:
+        """Of the process that follows conntrack events, None where the object does the work."""
+        with self._readable(pulse.PIN):
+            return Tracker(folder=self.folder).read_pulse()
 
     def lookup(
         self, namespace: int, zone: int, protocol: str, ends: tuple[str, int, str, int]

@@ -16,6 +16,8 @@ from prometheus_client.registry import Collector
 
 from btfleet import __version__
 from btfleet.kernel.errors import TrackerError
+from btfleet.kernel.netlink_tier import is_followed
+from btfleet.kernel.pulse import Pulse
 from btfleet.poller.loop import PollStats
 from btfleet.poller.maps import Maps
 from btfleet.poller.states import APPLIED, APPLYING, FAILED, RECEIVED, ApplyState, phase_name
@@ -68,12 +70,20 @@ class AgentCollector(Collector):
             record = self._maps.record()
             counters = self._maps.counters() if record else {}
             fills = self._maps.fills() if record else {}
+            found = self._maps.pulse() if is_followed(record) else None
         except (OSError, TrackerError) as exc:
             log.debug("the tracker cannot be read: %s", exc)
-            record, counters, fills = None, {}, {}
+            record, counters, fills, found = None, {}, {}, None
         yield _gauge("btfleet_tracker_loaded", "Whether a tracker can be read.", bool(record))
         if record is None:
             return
+        yield _gauge(
+            "btfleet_tracker_degraded",
+            "Whether a process keeps the table, since nothing may be loaded.",
+            is_followed(record),
+        )
+        if is_followed(record):
+            yield from _follower(found)
         yield _labelled(
             "btfleet_tracker_info",
             "The tracker that is loaded.",
@@ -115,6 +125,30 @@ def _labelled(name: str, text: str, **labels: str) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=list(labels))
     family.add_metric(list(labels.values()), 1)
     return family
+
+
+def _follower(found: Pulse | None) -> Iterator[Metric]:
+    found = found or Pulse()
+    yield _gauge(
+        "btfleet_follower_alive",
+        "Whether a process follows conntrack events.",
+        found.is_alive(),
+    )
+    yield _gauge(
+        "btfleet_follower_namespaces", "Network namespaces that it follows.", found.namespaces
+    )
+    yield _gauge(
+        "btfleet_follower_unfollowed_namespaces",
+        "Those that send no events or cannot be entered.",
+        found.unfollowed,
+    )
+    for name, text, value in (
+        ("events", "Conntrack events.", found.events),
+        ("overruns", "Losses of events, each made good by a comparison.", found.overruns),
+        ("comparisons", "Comparisons with a namespace's table.", found.comparisons),
+        ("repaired", "Entries of flows that had ended unannounced.", found.repaired),
+    ):
+        yield CounterMetricFamily(f"btfleet_follower_{name}", text, value=value)
 
 
 def _polls(snapshot: Snapshot) -> Iterator[Metric]:

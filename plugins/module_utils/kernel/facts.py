@@ -97,6 +97,7 @@ def gather(btf_path: str | None = None) -> Facts:
         name: "builtin" if module_state(name) == "absent" and found[symbol] else module_state(name)
         for name, symbol in ((MODULE, symbols.DELETE), (NETLINK_MODULE, symbols.SEED))
     }
+    _events(modules[MODULE], probes)
     for name, state in modules.items():
         probes[name] = Probe(NO if state == "absent" else YES, f"module state: {state}")
     return Facts(
@@ -220,6 +221,19 @@ def _lockdown_by_private_mount() -> str | None:
         text = stream.read()
     os.waitpid(child, 0)
     return text or None
+
+
+_EVENTS = "net.netfilter.nf_conntrack_events"
+
+
+def _events(module: str, probes: dict[str, Probe]) -> None:
+    value = _sysctl(_EVENTS)
+    if value is None and module == "available":
+        probes["conntrack_events"] = Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet")
+        return
+    shown = "not there" if value is None else value
+    on = value not in (None, "0")
+    probes["conntrack_events"] = Probe(YES if on else NO, f"{_EVENTS}: {shown}")
 
 
 def _privileges(probes: dict[str, Probe]) -> None:

@@ -13,8 +13,11 @@ from typing import Mapping
 
 from .errors import InvalidSpec
 
+NETLINK = "netlink"
+# Taken where nobody has said which; the rest has to be allowed by name
+DEFAULT_TIERS = ("core/fentry", "core/kprobe")
 # Best first. Further tiers take their place here.
-TIERS = ("core/fentry", "core/kprobe")
+TIERS = (*DEFAULT_TIERS, NETLINK)
 
 MIN_ENTRIES = 1024
 MAX_ENTRIES = 16777216
@@ -37,7 +40,7 @@ class Spec:
     udpv6_enabled: bool = True
     max_entries: int = 131072
     closed_entries: int = 65536
-    tiers: tuple[str, ...] = TIERS
+    tiers: tuple[str, ...] = DEFAULT_TIERS
     allow_fentry_deadlock: bool = False
     btf_path: str | None = None
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from . import bpf, reading, remote, telemetry
 from .errors import InvalidSpec
 from .layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES, read_counters
+from .netlink_tier import is_followed
 from .store import Store
 from .tracker import Tracker
 
@@ -17,7 +18,8 @@ from .tracker import Tracker
 @dataclass(frozen=True)
 class Status:
     """`maps` gives entries and max_entries a map; `load_results` see `telemetry`; `owners` has who
-    decided each setting of the spec in force (see `remote.owners_in_force`).
+    decided each setting of the spec in force (see `remote.owners_in_force`); `follower` is the sign
+    of life of the process that keeps the table in the tier netlink (see `pulse`).
     """
 
     record: dict[str, object] | None
@@ -26,15 +28,28 @@ class Status:
     counters: dict[str, int] = field(default_factory=dict)
     load_results: tuple[dict[str, object], ...] = ()
     owners: dict[str, str | None] = field(default_factory=dict)
+    follower: dict[str, int | bool] | None = None
 
     @property
     def healthy(self) -> bool:
         """Loaded, and all as recorded."""
         return self.record is not None and not self.drift
 
+    @property
+    def degraded(self) -> str | None:
+        """Why there is no better tier, where that matters; None where the object runs."""
+        return (
+            str(self.record.get("degraded")) if is_followed(self.record) and self.record else None
+        )
+
     def to_dict(self) -> dict[str, object]:
         """Plain data, as in JSON."""
-        return {**asdict(self), "loaded": self.record is not None, "healthy": self.healthy}
+        return {
+            **asdict(self),
+            "loaded": self.record is not None,
+            "healthy": self.healthy,
+            "degraded": self.degraded,
+        }
 
 
 def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
@@ -53,6 +68,7 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
                 maps[name] = {"max_entries": info.max_entries}
                 if fill:
                     maps[name]["entries"] = reading.fill(tracker.pins, name)
+    found = tracker.read_pulse() if is_followed(loaded.record) else None
     fd = tracker.pins.open(COUNTERS_MAP, bpf.RDONLY)
     if fd is not None:
         with bpf.closing(fd):
@@ -65,6 +81,7 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         counters=counters,
         load_results=tuple(telemetry.read(tracker.store)),
         owners=_owners(tracker.store, loaded.record),
+        follower=found.to_dict() if found else None,
     )
 
 
@@ -79,7 +96,7 @@ def _missed(record: dict[str, object] | None) -> dict[str, int]:
     missed = {}
     for role in ("insert", "delete"):
         try:
-            number = programs[role] if isinstance(programs, dict) else 0
+            number = programs.get(role, 0) if isinstance(programs, dict) else 0
             with bpf.closing(bpf.fd_by_id(bpf.PROG_GET_FD_BY_ID, number)) as fd:
                 missed[f"{role}_missed"] = bpf.prog_info(fd).recursion_misses
         except OSError:

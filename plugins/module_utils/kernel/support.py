@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from . import symbols
 from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts
-from .spec import TIERS
+from .spec import DEFAULT_TIERS, NETLINK, TIERS
 
 PINNED, HELD = "pinned", "held"
 
@@ -28,38 +28,52 @@ class Verdict:
     reasons: dict[str, list[str]]
 
     @property
+    def degraded(self) -> bool:
+        """Whether a process keeps the table, which follows the kernel from a distance."""
+        return self.tier == NETLINK
+
+    @property
     def summary(self) -> str:
         """One line for a person."""
         if self.supported:
-            return f"supported: tier {self.tier}, {self.lifecycle}"
-        every = list(self.reasons.values())
+            chosen = f"supported: tier {self.tier}, {self.lifecycle}"
+            return f"{chosen} (degraded: {self.why_no_better})" if self.degraded else chosen
+        last = "; ".join(f"{NETLINK}: {text}" for text in self.reasons.get(NETLINK, ()))
+        return f"{self.why_no_better}; {last}" if last else self.why_no_better
+
+    @property
+    def why_no_better(self) -> str:
+        """The reasons against the tiers of the object."""
+        every = [texts for tier, texts in self.reasons.items() if tier != NETLINK]
+        if not every:
+            return ""
         # What stands against all of them is said once
         shared = [text for text in every[0] if all(text in texts for texts in every)]
         own = [
             f"{tier}: {text}"
             for tier, texts in self.reasons.items()
             for text in texts
-            if text not in shared
+            if text not in shared and tier != NETLINK
         ]
         return "; ".join(shared + own)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, as in JSON."""
-        return {**asdict(self), "summary": self.summary}
+        return {**asdict(self), "degraded": self.degraded, "summary": self.summary}
 
 
 def assess(
-    facts: Facts, tiers: tuple[str, ...] = TIERS, allow_fentry_deadlock: bool = False
+    facts: Facts, tiers: tuple[str, ...] = DEFAULT_TIERS, allow_fentry_deadlock: bool = False
 ) -> Verdict:
     """Goes down the ladder. A probe that is inconclusive does not rule a tier out."""
-    shared = _against_all(facts)
     against = {
-        "core/fentry": lambda: _against_fentry(facts, allow_fentry_deadlock),
-        "core/kprobe": lambda: _against_kprobe(facts),
+        "core/fentry": lambda: _against_all(facts) + _against_fentry(facts, allow_fentry_deadlock),
+        "core/kprobe": lambda: _against_all(facts) + _against_kprobe(facts),
+        NETLINK: lambda: _refusals(facts, _NETLINK_NEEDS),
     }
     reasons: dict[str, list[str]] = {}
     for tier in TIERS:
-        found = shared + against[tier]()
+        found = against[tier]()
         if tier not in tiers:
             found.append(f"the spec allows only {', '.join(tiers)}")
         if not found:
@@ -69,7 +83,9 @@ def assess(
 
 
 def lifecycle(facts: Facts, tier: str) -> str:
-    """Whether links of a tier can be pinned, or a process has to hold them."""
+    """Whether the kernel keeps a tier by itself, or a process has to."""
+    if tier == NETLINK:
+        return HELD
     if tier == "core/kprobe" and _is(facts, "perf_links", NO):
         return HELD
     return PINNED
@@ -79,6 +95,7 @@ def _is(facts: Facts, probe: str, value: str) -> bool:
     return probe in facts.probes and facts.probes[probe].value == value
 
 
+_SEED = f"symbol:{symbols.SEED}"
 # What every tier of the object needs: probe and the sentence if it says no
 _SHARED = (
     ("privileges", "not enough privileges, CAP_SYS_ADMIN is needed (become root)"),
@@ -92,7 +109,13 @@ _SHARED = (
     (NETLINK_MODULE, "this kernel has no conntrack netlink to take existing flows in with"),
     # The seed program is a kprobe in every tier
     ("kprobe_events", "no kprobe can be made"),
-    (f"symbol:{symbols.SEED}", f"no function {symbols.SEED} to take existing flows in with"),
+    (_SEED, f"no function {symbols.SEED} to take existing flows in with"),
+)
+
+# The maps, though no program: a process writes them
+_NETLINK_NEEDS = (
+    *(row for row in _SHARED if row[0] not in ("libbpf", "btf", "kprobe_events", _SEED)),
+    ("conntrack_events", "the kernel sends no conntrack events"),
 )
 
 

@@ -4,7 +4,8 @@
 """Load results, counted on the host: which asset, where, and what came of it.
 
 A result is custom, embedded or default (loaded, with BTF from a file, from the archive, or from
-the kernel), or btf_not_found, asset_read, verifier or loader (not loaded).
+the kernel), netlink (a process follows conntrack events, and nothing had to be loaded), or
+btf_not_found, asset_read, verifier or loader (not loaded).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import time
 
 from .store import Store, write_atomically
 
-SUCCESSES = ("custom", "embedded", "default")
+NETLINK = "netlink"
+SUCCESSES = ("custom", "embedded", "default", NETLINK)
 FAILURES = ("btf_not_found", "asset_read", "verifier", "loader")
 
 TAGS = ("asset", "platform", "platform_version", "kernel", "arch", "result")

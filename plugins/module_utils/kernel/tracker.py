@@ -21,13 +21,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Iterator
 
-from . import bpf, object_file, reading, seed, symbols, telemetry
+from . import (
+    bpf,
+    follower_process,
+    netlink_tier,
+    object_file,
+    pulse,
+    reading,
+    record_map,
+    seed,
+    symbols,
+    telemetry,
+)
 from .bpffs import FOLDER, RECORD, Pins, check_mounted
 from .errors import BtfNotFound, LoaderError, TrackerError
 from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts, gather, module_state
 from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
 from .libbpf import BpfObject, Libbpf
-from .spec import Spec
+from .netlink_tier import is_followed
+from .pulse import Pulse
+from .spec import NETLINK, Spec
 from .store import Store
 from .support import HELD, Verdict, assess
 
@@ -88,21 +101,28 @@ class Loaded:
 @dataclass(frozen=True)
 class Outcome:
     """A load's result: whether anything was changed, the record, and the verdict if one was
-    needed.
+    needed. `new_follower` says that a process had to be started to follow conntrack events.
     """
 
     changed: bool
     record: dict[str, object]
     verdict: Verdict | None = None
+    new_follower: bool = False
 
 
 @dataclass
 class Tracker:
-    """The tracker of this host. The paths are fixed but for tests."""
+    """The tracker of this host. The paths are fixed but for tests.
+
+    `follow_here` says that in the tier netlink this process is to follow conntrack events (as its
+    `own_follower` from then on) rather than one that is started for it.
+    """
 
     store: Store = field(default_factory=Store)
     folder: str = FOLDER
     lock_path: str = LOCK
+    follow_here: bool = False
+    own_follower: follower_process.OwnThread | None = field(default=None, init=False)
 
     @property
     def pins(self) -> Pins:
@@ -125,6 +145,9 @@ class Tracker:
         for name, wanted in _numbers(record, "maps").items():
             drift += self._check_map(name, wanted)
         known = {*_PROBES, *_numbers(record, "links"), *_MAPS, RECORD}
+        if is_followed(record):
+            known = {*_MAPS, pulse.PIN, RECORD}
+            drift += pulse.drift(self.read_pulse())
         drift += [f"unknown pin {name}" for name in names if name not in known]
         return Loaded(record, tuple(drift), names)
 
@@ -137,12 +160,15 @@ class Tracker:
         if fd is None:
             return None
         with bpf.closing(fd):
-            raw = bpf.map_lookup(fd, bytes(4), bpf.map_info(fd).value_size)
-        try:
-            record = json.loads((raw or b"").rstrip(b"\0"))
-        except ValueError:
+            return record_map.read(fd)
+
+    def read_pulse(self) -> Pulse | None:
+        """Of the process that follows conntrack events, None where there is nothing for one."""
+        fd = self.pins.open(pulse.PIN, bpf.RDONLY)
+        if fd is None:
             return None
-        return record if isinstance(record, dict) and "fingerprint" in record else None
+        with bpf.closing(fd):
+            return pulse.read(fd)
 
     def _check_link(self, name: str, wanted: int, programs: dict[str, int]) -> list[str]:
         fd = self.pins.open(name)
@@ -198,7 +224,15 @@ class Tracker:
                     "the tracker that ran before keeps running"
                 ) from exc
             telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
-            return outcome
+        if outcome.new_follower:
+            follower_process.hand_to_unit()
+        return outcome
+
+    def follow(self) -> follower_process.OwnThread:
+        """Has this process follow conntrack events, whichever does so far."""
+        if self.own_follower is None:
+            self.own_follower = follower_process.OwnThread(self.folder)
+        return self.own_follower
 
     def check(self, spec: Spec) -> Verdict:
         """What a load would be refused for before it touches the kernel, as the same errors."""
@@ -211,6 +245,8 @@ class Tracker:
         load_modules()
         facts = gather(spec.btf_path)
         verdict = _require(facts, spec)
+        if verdict.tier == NETLINK:
+            return self._load_netlink(spec, before, facts, verdict)
         entry = ENTRIES[str(verdict.tier)]
         _raise_memlock()
         portid = seed.random_portid()
@@ -233,7 +269,8 @@ class Tracker:
             )
             others = self._prepare_maps(obj, spec, before, stack)
             maps = _map_work(obj, has_iterators)
-            if LIVE in others:
+            # A follower's entries have other cookies, and the take-in finds all that lives
+            if LIVE in others and not is_followed(before.record):
                 maps.copy(others[LIVE], obj.map_fd(LIVE))
             links = _attach(obj, entry, facts)
             last_pass = self._take_in(obj, facts, maps, portid, before)
@@ -261,6 +298,39 @@ class Tracker:
         self._wait_gone(before, after)
         return Outcome(True, record, verdict)
 
+    def _load_netlink(self, spec: Spec, before: Loaded, facts: Facts, verdict: Verdict) -> Outcome:
+        """No programs: the same maps, and a process that writes them. The tracker so far goes only
+        when that is done, but its maps are not the ones that are read from the moment of the swap.
+        """
+        former = self.read_pulse()
+        has_follower = self.follow_here or (former is not None and former.is_alive())
+        with ExitStack() as stack:
+            old = self._old_maps(before)
+            for fd in old.values():
+                stack.callback(os.close, fd)
+            fitting = set()
+            if is_followed(before.record):
+                fitting = {name for name, fd in old.items() if _fits(name, bpf.map_info(fd), spec)}
+            made, replaced = netlink_tier.prepare_maps(spec, old, fitting, stack)
+            record = netlink_tier.make_record(spec, verdict, facts, made)
+            record_fd = stack.enter_context(bpf.closing(_record_map(record)))
+            pulse_fd = stack.enter_context(bpf.closing(pulse.make_map()))
+            self.pins.replace({**made, pulse.PIN: pulse_fd, RECORD: record_fd})
+            if self.follow_here:
+                self.follow()
+            started = follower_process.ensure(self.folder, self.read_pulse, has_follower)
+            self._wait_gone(before, Loaded(record))
+            if CLOSED in replaced:
+                # And once more: until now, flows were moved there too
+                seed.MapCalls().copy(replaced[CLOSED], made[CLOSED])
+        after = self.read()
+        if after.fingerprint != spec.fingerprint or after.drift:
+            raise LoaderError(
+                "the tracker does not read back as it was loaded "
+                f"({'; '.join(after.drift) or 'another record'}): load it again"
+            )
+        return Outcome(True, record, verdict, started)
+
     def _prepare_maps(
         self, obj: BpfObject, spec: Spec, before: Loaded, stack: ExitStack
     ) -> dict[str, int]:
@@ -276,6 +346,8 @@ class Tracker:
         fitting = {name for name, fd in old.items() if _fits(name, bpf.map_info(fd), spec)}
         if CLOSED not in fitting:
             fitting.discard(LIVE)
+        if is_followed(before.record):  # the follower writes to them until it sees that it is over
+            fitting.clear()
         for name, fd in old.items():
             stack.callback(os.close, fd)
             if name in fitting:
@@ -324,9 +396,10 @@ class Tracker:
         if not self.pins.names():
             return False
         with self._locked():
-            before = self.read()
+            before, follower = self.read(), self.read_pulse()
             self.pins.remove()
             self._wait_gone(before, Loaded())
+            follower_process.await_end(follower)
             return True
 
     def forget_lock(self) -> None:
@@ -353,11 +426,13 @@ class Tracker:
 
 
 def _require(facts: Facts, spec: Spec) -> Verdict:
+    verdict = assess(facts, spec.tiers, spec.allow_fentry_deadlock)
+    if verdict.tier == NETLINK:
+        return verdict
     if facts.probes["libbpf"].value == NO:
         raise LoaderError(facts.probes["libbpf"].evidence)
     if facts.probes["btf"].value == NO:
         raise BtfNotFound(facts.probes["btf"].evidence)
-    verdict = assess(facts, spec.tiers, spec.allow_fentry_deadlock)
     if not verdict.supported:
         raise LoaderError(f"this host cannot run the object: {verdict.summary}")
     if verdict.lifecycle == HELD:
