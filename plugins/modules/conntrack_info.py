@@ -86,6 +86,18 @@ record:
   description: What the loader recorded, with spec, fingerprint, tier, and ids. Null if not loaded.
   type: dict
   returned: success
+degraded:
+  description: Why the tier is V(netlink) and no better one. Null with any other tier.
+  type: str
+  returned: success
+follower:
+  description:
+    - With tier V(netlink), the process that follows conntrack events, with C(alive), C(pid), and
+      how many C(namespaces) it follows and cannot follow (C(unfollowed)), C(events) and C(overruns)
+      it had, C(comparisons) with the kernel's table it made, and entries it C(repaired) by them.
+    - Null with any other tier.
+  type: dict
+  returned: success
 owners:
   description:
     - Who decided each setting of the spec in force, V(base) (deployed by Ansible) or the path of a

@@ -57,10 +57,13 @@ options:
     type: int
     default: 65536
   tiers:
-    description: The tiers that are allowed. The best possible one is taken.
+    description:
+      - The tiers that are allowed. The best possible one is taken.
+      - V(netlink) has to be allowed by name. It is for hosts where nothing may be loaded, and comes
+        after all others. A process follows conntrack events and keeps the same table.
     type: list
     elements: str
-    choices: [core/fentry, core/kprobe]
+    choices: [core/fentry, core/kprobe, netlink]
     default: [core/fentry, core/kprobe]
   allow_fentry_deadlock:
     description:
@@ -185,7 +188,11 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors im
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import (
     chosen_digest,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import TIERS, Spec
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import (
+    DEFAULT_TIERS,
+    TIERS,
+    Spec,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import (
     read_object_file,
 )
@@ -279,7 +286,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "str",
                 "choices": list(TIERS),
-                "default": list(TIERS),
+                "default": list(DEFAULT_TIERS),
             },
             "allow_fentry_deadlock": {"type": "bool", "default": False},
             "btf_path": {"type": "path"},

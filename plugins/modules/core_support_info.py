@@ -18,10 +18,13 @@ author:
   - btfleet contributors (@btfleet)
 options:
   tiers:
-    description: The tiers that are allowed.
+    description:
+      - The tiers that are allowed.
+      - V(netlink) has to be allowed by name. It is for hosts where nothing may be loaded, and comes
+        after all others. A process follows conntrack events and keeps the same table.
     type: list
     elements: str
-    choices: [core/fentry, core/kprobe]
+    choices: [core/fentry, core/kprobe, netlink]
     default: [core/fentry, core/kprobe]
   allow_fentry_deadlock:
     description:
@@ -75,6 +78,12 @@ lifecycle:
   type: str
   returned: when RV(supported) is true
   sample: pinned
+degraded:
+  description:
+    - Whether the tier is V(netlink), where look-ups are some milliseconds behind the kernel, and
+      flows are missed that end before their namespace is found.
+  type: bool
+  returned: success
 reasons:
   description: For each better tier, every reason against it, with its evidence.
   type: dict
@@ -135,7 +144,10 @@ facts:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import gather
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import TIERS
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import (
+    DEFAULT_TIERS,
+    TIERS,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import assess
 
 
@@ -147,7 +159,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "str",
                 "choices": list(TIERS),
-                "default": list(TIERS),
+                "default": list(DEFAULT_TIERS),
             },
             "allow_fentry_deadlock": {"type": "bool", "default": False},
             "btf_path": {"type": "path"},

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import NO, YES, Facts
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import TIERS
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import (
+    NETLINK,
+    TIERS,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import (
     Verdict,
     assess,
@@ -39,6 +42,13 @@ def _record(host: Host) -> dict[str, object]:
     return (host.tracker.status.record or {}) if host.tracker else {}
 
 
+_NOTHING_LOADED = "tier netlink: nothing has to be loaded"
+
+
+def _is_followed(host: Host) -> bool:
+    return _record(host).get("tier") == NETLINK
+
+
 def supported(host: Host, _wanted: Wanted) -> Finding:
     """One of the allowed tiers is possible."""
     expected = "one of the allowed tiers is possible"
@@ -68,7 +78,7 @@ def best_tier(host: Host, wanted: Wanted) -> Finding:
     return judge(
         good,
         expected if best is None else best,
-        str(tier),
+        f"{tier} (degraded: {_record(host).get('degraded')})" if _is_followed(host) else str(tier),
         f"{unload}, then {wanted.rollout()} (flows go unseen in between), or reboot the host",
     )
 
@@ -76,6 +86,8 @@ def best_tier(host: Host, wanted: Wanted) -> Finding:
 def lockdown(host: Host, _wanted: Wanted) -> Finding:
     """Lockdown lets programs read kernel memory."""
     expected = "kernel lockdown is none or integrity"
+    if _is_followed(host):
+        return not_applicable(expected, _NOTHING_LOADED)
     if host.facts is None:
         return unknown(expected, host.why("facts"))
     return judge(
@@ -89,6 +101,8 @@ def lockdown(host: Host, _wanted: Wanted) -> Finding:
 def btf(host: Host, _wanted: Wanted) -> Finding:
     """The kernel's types are to be had."""
     expected = "BTF has the types that the object reads"
+    if _is_followed(host):
+        return not_applicable(expected, _NOTHING_LOADED)
     if host.facts is None:
         return unknown(expected, host.why("facts"))
     probe = host.facts.probes.get("btf")

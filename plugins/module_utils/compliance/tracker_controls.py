@@ -9,6 +9,7 @@ import re
 from typing import Any, Mapping
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.layout import CLOSED, LIVE
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.pulse import NOT_FOLLOWED
 from ansible_collections.btfleet.conntrack.plugins.module_utils.products.merge import BASE
 
 from .host import Host, Tracker
@@ -50,12 +51,18 @@ def _missing(tracker: Tracker) -> list[str]:
     return sorted(names - set(tracker.pins))
 
 
+def _not_followed(tracker: Tracker) -> list[str]:
+    """What is said of a process that has to follow conntrack events and does not."""
+    return [line for line in tracker.status.drift if line.startswith(NOT_FOLLOWED)]
+
+
 def _foreign(tracker: Tracker) -> dict[str, str]:
     """Pins that hold what our loader did not put there, with the line that says so.
 
     What a killed load has left is not foreign (files.unfinished).
     """
     missing = {f"pin {name} is missing" for name in _missing(tracker)}
+    missing.update(_not_followed(tracker))
     found = {_PIN.sub(r"\1", line): line for line in tracker.status.drift if line not in missing}
     return {name: line for name, line in found.items() if not name.startswith("new_")}
 
@@ -108,12 +115,23 @@ def foreign(host: Host, wanted: Wanted) -> Finding:
 
 
 def attached(host: Host, wanted: Wanted) -> Finding:
-    """The programs run when flows come and go."""
+    """The programs run when flows come and go, or the process that stands for them does."""
     expected = "the programs run whenever flows come and go"
     if host.tracker is None:
         return unknown(expected, host.why("tracker"))
+    unfollowed = _not_followed(host.tracker)
+    if unfollowed:
+        return judge(False, expected, listed(unfollowed), wanted.rollout())
     if not _record(host.tracker) or _missing(host.tracker) or host.tracker.status.drift:
         return not_applicable(expected, "not as loaded (tracker.loaded, .pins, .foreign)")
+    out_of_reach = (host.tracker.status.follower or {}).get("unfollowed", 0)
+    if out_of_reach:
+        return judge(
+            False,
+            expected,
+            f"{out_of_reach} network namespaces send no events or cannot be entered",
+            "set net.netfilter.nf_conntrack_events to 2 in them (`sysctl -w`, by `ip netns exec`)",
+        )
     traffic = host.tracker.traffic
     if traffic is None:
         return unknown(expected, "counters and the number of flows cannot be read together")

@@ -34,7 +34,7 @@ from .spec import NETLINK, Spec
 _TICK = 0.25
 _LOOK_FOR_NAMESPACES = 1.0
 # Between comparisons with the kernel's table: where all flows were announced, and where not
-_COMPARE, _COMPARE_SOON = 60.0, 5.0
+_COMPARE, _COMPARE_SOON = 60.0, 1.0
 # The most of a CPU that comparisons, and looking for namespaces, may take
 _SHARE = 0.02
 # Datagrams of one namespace before others have their turn

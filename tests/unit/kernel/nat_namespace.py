@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,8 +39,8 @@ rate, seconds, first = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 source.bind(("10.9.0.1", 40000))
 begin, sent = time.monotonic(), 0
-while time.monotonic() - begin < seconds:
-    while sent < rate * (time.monotonic() - begin):
+while (age := time.monotonic() - begin) < seconds:
+    while sent < rate * age:
         number = first + sent
         source.sendto(b"x", (f"10.9.{1 + number // 50000}.7", 10000 + number % 50000))
         sent += 1
@@ -53,9 +53,8 @@ _TUPLE = re.compile(r"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)")
 End = tuple[str, int, str, int]
 
 
-def needs_nat(test):  # type: ignore[no-untyped-def]
-    """For tests that make real flows."""
-    return needs_bpf(_needs_tools(test))
+# For tests that make real flows
+needs_nat = [needs_bpf, _needs_tools]
 
 
 @dataclass
@@ -88,9 +87,9 @@ class Router:
         self.run("ip", "-batch", "-", text="\n".join(commands) + "\n")
         self.run("nft", "-f", "-", text=_RULES)
 
-    def send(self, count: int, first: int = 0) -> int:
-        """So many new flows, as fast as it goes."""
-        return self.sent(self.sending(count * 1000, 0.001 * count / 1000 + 0.5, first))
+    def send(self, seconds: float, rate: float = 1000, first: int = 0) -> int:
+        """New flows for some time; how many."""
+        return self.sent(self.sending(rate, seconds, first))
 
     def sending(self, rate: float, seconds: float, first: int = 0) -> subprocess.Popen[str]:
         """New flows for some time, beside the test."""
@@ -130,7 +129,7 @@ def router() -> Iterator[Router]:
         yield made
 
 
-def eventually(condition, seconds: float = 20.0) -> bool:  # type: ignore[no-untyped-def]
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     """Whether it comes true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

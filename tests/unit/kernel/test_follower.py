@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process of the tier netlink keeps the maps as the kernel's own table is.
+
+Real flows in namespaces of the test's own, and conntrack(8) as the oracle.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from btfleet.kernel import bpf, ct_watch, follower, netlink_tier, pulse, table
+from btfleet.kernel.bpffs import Pins
+from btfleet.kernel.facts import BtfFacts, Facts
+from btfleet.kernel.follower import Follower
+from btfleet.kernel.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from btfleet.kernel.spec import Spec
+from btfleet.kernel.support import Verdict
+from btfleet.kernel.tracker import _record_map
+
+from tests.unit.kernel.nat_namespace import End, Router, eventually, needs_nat, router
+from tests.unit.kernel_access import bpffs_at
+
+pytestmark = needs_nat
+
+SPEC = Spec("a" * 64, tiers=("netlink",))
+FACTS = Facts("6.18", "x86_64", None, None, BtfFacts(None, "btf_not_found"), {}, {}, {})
+
+
+class Tier:
+    """What a load of the tier pins, and followers of it."""
+
+    def __init__(self, folder: str, stack: ExitStack) -> None:
+        self.pins = Pins(folder)
+        self._stack = stack
+        self.threads: list[threading.Thread] = []
+        self.load(SPEC)
+
+    def load(self, spec: Spec) -> None:
+        self.maps, _replaced = netlink_tier.prepare_maps(spec, {}, set(), self._stack)
+        verdict = Verdict(True, "netlink", "held", {})
+        record = _record_map(netlink_tier.make_record(spec, verdict, FACTS, self.maps))
+        self.pulse_fd = pulse.make_map()
+        for fd in (record, self.pulse_fd):
+            self._stack.callback(os.close, fd)
+        self.pins.replace({**self.maps, pulse.PIN: self.pulse_fd, "loaded": record})
+
+    def follow(self) -> threading.Thread:
+        """A follower; returns when it has taken in what there is."""
+        made = Follower(self.pins.folder)
+        thread = threading.Thread(target=made.run)
+        thread.start()
+        self.threads.append(thread)
+        assert eventually(lambda: self.pulse.owner == made._owner and self.pulse.is_alive())
+        return thread
+
+    @property
+    def pulse(self) -> pulse.Pulse:
+        return pulse.read(self.pulse_fd)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return read_counters(self.maps[COUNTERS_MAP])
+
+    def flows(self, name: str, inode: int) -> set[tuple[End, End]]:
+        state = "live" if name == LIVE else "closed"
+        found = table.flows(self.maps[name], state)
+        return {(flow.orig, flow.reply) for flow in found if flow.netns == inode}
+
+    def end(self) -> None:
+        self.pins.remove()
+        for thread in self.threads:
+            thread.join(10)
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Iterator[Tier]:
+    with bpffs_at(tmp_path / "bpf") as mount, ExitStack() as stack:
+        made = Tier(str(mount / "btfleet"), stack)
+        stack.callback(made.end)
+        yield made
+
+
+@pytest.fixture
+def nat() -> Iterator[Router]:
+    with router() as made:
+        yield made
+
+
+def inode(made: Router) -> int:
+    return os.stat(made.path).st_ino
+
+
+def agrees(tier: Tier, nat: Router) -> bool:
+    """Soon, since events come after the fact."""
+    expected = nat.table()
+    return eventually(lambda: tier.flows(LIVE, inode(nat)) == expected)
+
+
+def test_flows_from_before_are_taken_in(tier: Tier, nat: Router) -> None:
+    sent = nat.send(0.3)
+    tier.follow()
+    assert len(nat.table()) == sent
+    assert agrees(tier, nat)
+    assert tier.counters["seeded"] == sent
+
+
+def test_a_thousand_new_flows_a_second_are_all_there(tier: Tier, nat: Router) -> None:
+    tier.follow()
+    sent = nat.send(3, rate=1000)
+    assert len(nat.table()) == sent >= 2000
+    assert agrees(tier, nat)
+    assert tier.pulse.overruns == 0
+    assert eventually(lambda: tier.counters["inserted"] == sent)
+
+
+def test_ended_flows_are_known_among_the_closed_ones(tier: Tier, nat: Router) -> None:
+    tier.follow()
+    nat.send(0.5)
+    before = nat.table()
+    nat.run("conntrack", "-F")
+    assert eventually(lambda: not tier.flows(LIVE, inode(nat)))
+    assert tier.flows(CLOSED, inode(nat)) == before
+    assert tier.counters["deleted"] == len(before)
+
+
+def test_ends_that_nobody_announces_are_found(
+    tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+    monkeypatch.setattr(follower, "_SHARE", 1)
+    tier.follow()
+    assert eventually(lambda: tier.pulse.unfollowed == 1)
+    nat.send(0.3)
+    before = nat.table()
+    assert agrees(tier, nat)
+    nat.run("conntrack", "-F")
+    assert eventually(lambda: not tier.flows(LIVE, inode(nat)))
+    assert tier.flows(CLOSED, inode(nat)) == before
+    assert tier.pulse.repaired == 2 * len(before)
+
+
+def test_an_overrun_loses_nothing_that_lives_and_keeps_nothing_that_has_ended(
+    tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ct_watch, "_BUFFER", 8192)
+    tier.follow()
+    nat.send(0.5, rate=20000)
+    assert eventually(lambda: tier.pulse.overruns > 0)
+    assert agrees(tier, nat)
+    nat.run("conntrack", "-F")
+    nat.send(0.2, rate=20000, first=30000)
+    assert agrees(tier, nat)
+
+
+def test_a_namespace_that_comes_is_followed_and_one_that_goes_is_let_go(tier: Tier) -> None:
+    tier.follow()
+    with router() as stays:
+        with router() as goes:
+            # Its end here goes when the other namespace does, and not before
+            link = f"link add w0 type veth peer name w1 netns {goes.path.split('/')[2]}"
+            stays.run("ip", "-batch", "-", text=link + "\n")
+            goes.send(0.3)
+            assert agrees(tier, goes)
+            number, before = inode(goes), goes.table()
+        assert eventually(lambda: not tier.flows(LIVE, number))
+        assert tier.flows(CLOSED, number) == before
+        assert eventually(lambda: "w0" not in stays.run("ip", "-o", "link"))
+
+
+def test_a_full_table_is_bounded_and_counted(tier: Tier, nat: Router) -> None:
+    tier.load(replace(SPEC, max_entries=1024, closed_entries=1024))
+    tier.follow()
+    sent = nat.send(1, rate=1000)
+    assert eventually(lambda: tier.counters["insert_hits"] >= sent)
+    kept = tier.flows(LIVE, inode(nat))
+    assert len(kept) == 512
+    assert kept < nat.table()
+    assert tier.counters["live_full"] >= sent - 512
+    nat.run("conntrack", "-F")
+    assert eventually(lambda: not tier.flows(LIVE, inode(nat)))
+    assert len(tier.flows(CLOSED, inode(nat))) <= 1024
+
+
+def test_settings_of_the_spec_are_followed(tier: Tier, nat: Router) -> None:
+    tier.load(replace(SPEC, udpv6_enabled=False))
+    tier.follow()
+    nat.run(
+        "python3",
+        "-c",
+        "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n"
+        "s.bind(('fd09::1', 40000))\ns.sendto(b'x', ('fd09::7', 9))\n",
+    )
+    assert eventually(lambda: tier.counters["insert_disabled"] == 1)
+    assert not tier.flows(LIVE, inode(nat))
+    assert len(nat.table()) == 1
+
+
+def test_another_load_is_adopted(tier: Tier, nat: Router) -> None:
+    thread = tier.follow()
+    nat.send(0.2)
+    tier.load(replace(SPEC, max_entries=4096))
+    assert eventually(lambda: tier.pulse.is_alive())  # noqa: PLW0108 another pulse each time
+    assert agrees(tier, nat)
+    assert thread.is_alive()
+
+
+def test_a_second_follower_takes_over_and_nothing_is_missed(tier: Tier, nat: Router) -> None:
+    first = tier.follow()
+    sender = nat.sending(500, 3)
+    tier.follow()
+    first.join(10)
+    assert not first.is_alive()
+    nat.sent(sender)
+    assert agrees(tier, nat)
+
+
+def test_it_ends_when_the_pins_go(tier: Tier) -> None:
+    thread = tier.follow()
+    tier.pins.remove()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_many_starts_leave_no_descriptor_behind(tier: Tier) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    tier.follow()
+    before = descriptors()
+    for _number in range(5):
+        tier.follow()
+    assert eventually(lambda: descriptors() == before)
+
+
+def test_whether_somebody_follows_shows_in_the_pulse(tier: Tier) -> None:
+    assert pulse.drift(tier.pulse) == [f"{pulse.NOT_FOLLOWED}: flows come and go unseen"]
+    tier.follow()
+    assert pulse.drift(tier.pulse) == []
+    assert not tier.pulse.is_alive(tier.pulse.beat_ns + 11 * 10**9)
+
+
+def test_the_oracle_is_no_code_of_ours(nat: Router) -> None:
+    nat.send(0.1)
+    counted = subprocess.run(
+        ["nsenter", f"--net={nat.path}", "conntrack", "-C"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(nat.table()) == int(counted.stdout)
+
+
+def test_maps_have_the_shape_that_readers_expect(tier: Tier) -> None:
+    sizes = {name: bpf.map_info(fd).max_entries for name, fd in tier.maps.items()}
+    assert (sizes[LIVE], sizes[CLOSED]) == (SPEC.max_entries, SPEC.closed_entries)
