@@ -8,7 +8,7 @@ import json
 
 from btfleet.kernel.facts import gather
 from btfleet.kernel.store import Store
-from btfleet.kernel.support import assess
+from btfleet.kernel.support import assess, hint
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,4 +27,7 @@ def run(options: argparse.Namespace) -> int:
         for tier, reasons in verdict.reasons.items():
             for reason in reasons:
                 print(f"  not {tier}: {reason}")
+        more = hint(facts, verdict)
+        if more:
+            print(f"  {more}")
     return 0 if verdict.supported else 1

@@ -148,7 +148,10 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec impo
     DEFAULT_TIERS,
     TIERS,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import assess
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import (
+    assess,
+    hint,
+)
 
 
 def main() -> None:
@@ -168,7 +171,9 @@ def main() -> None:
     )
     facts = gather(module.params["btf_path"])
     verdict = assess(facts, tuple(module.params["tiers"]), module.params["allow_fentry_deadlock"])
-    module.exit_json(changed=False, facts=facts.to_dict(), **verdict.to_dict())
+    result = verdict.to_dict()
+    result["summary"] = "; ".join(filter(None, (verdict.summary, hint(facts, verdict))))
+    module.exit_json(changed=False, facts=facts.to_dict(), **result)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ def assess(
     }
     reasons: dict[str, list[str]] = {}
     for tier in TIERS:
+        if tier == NETLINK and tier not in tiers:
+            continue  # nobody has asked for it, so it needs no excuse
         found = against[tier]()
         if tier not in tiers:
             found.append(f"the spec allows only {', '.join(tiers)}")
@@ -80,6 +82,13 @@ def assess(
             return Verdict(True, tier, lifecycle(facts, tier), reasons)
         reasons[tier] = found
     return Verdict(False, None, None, reasons)
+
+
+def hint(facts: Facts, verdict: Verdict) -> str:
+    """What could be done about a host that is not supported; empty if nothing."""
+    if verdict.supported or NETLINK in verdict.reasons or not assess(facts, (NETLINK,)).supported:
+        return ""
+    return f"tier {NETLINK} would be possible, if it is allowed (conntracker_tiers)"
 
 
 def lifecycle(facts: Facts, tier: str) -> str:

@@ -42,7 +42,7 @@ from .netlink_tier import is_followed
 from .pulse import Pulse
 from .spec import NETLINK, Spec
 from .store import Store
-from .support import HELD, Verdict, assess
+from .support import HELD, Verdict, assess, hint
 
 LOCK = "/run/btfleet/loader.lock"
 ASSET = "conntrack"
@@ -434,7 +434,8 @@ def _require(facts: Facts, spec: Spec) -> Verdict:
     if facts.probes["btf"].value == NO:
         raise BtfNotFound(facts.probes["btf"].evidence)
     if not verdict.supported:
-        raise LoaderError(f"this host cannot run the object: {verdict.summary}")
+        more = "; ".join(filter(None, (verdict.summary, hint(facts, verdict))))
+        raise LoaderError(f"this host cannot run the object: {more}")
     if verdict.lifecycle == HELD:
         raise LoaderError(
             f"kernel {facts.kernel} cannot pin the links of {verdict.tier} "

@@ -21,7 +21,7 @@ from btfleet.kernel.tracker import Loaded, Outcome, Tracker
 
 SPEC = Spec("a" * 64)
 OVERRIDDEN = replace(SPEC, udpv6_enabled=False)
-NAMED = argparse.Namespace(spec=None)
+NAMED = argparse.Namespace(spec=None, hold=False)
 SETTINGS = {"udpv6_enabled": False}
 OWNERS = {"udpv6_enabled": "btfleet/1/CONNTRACK/edge/no-udp6"}
 
@@ -37,7 +37,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     )
     store.write_spec(SPEC)
     monkeypatch.setattr(
-        load_command, "Tracker", lambda: Tracker(store, str(tmp_path / "bpf" / "btfleet"))
+        load_command,
+        "Tracker",
+        lambda follow_here: Tracker(
+            store, str(tmp_path / "bpf" / "btfleet"), follow_here=follow_here
+        ),
     )
     return store
 
@@ -135,7 +139,7 @@ def test_a_file_that_is_named_is_loaded_as_it_is(
     want(store)
     other = tmp_path / "other.json"
     other.write_text(replace(SPEC, max_entries=2048).to_json())
-    assert load_command.run(argparse.Namespace(spec=str(other))) == 0
+    assert load_command.run(argparse.Namespace(spec=str(other), hold=False)) == 0
     assert loaded == [replace(SPEC, max_entries=2048)]
     assert remote.read_answer(store) is None
 
@@ -158,10 +162,28 @@ def test_a_load_that_fails_is_not_notified(
 def test_a_missing_spec_says_what_installs_one(store: Store, tmp_path: Path) -> None:
     path = str(tmp_path / "none.json")
     with pytest.raises(InvalidSpec, match=f"^{path} is missing: install the object first"):
-        load_command.run(argparse.Namespace(spec=path))
+        load_command.run(argparse.Namespace(spec=path, hold=False))
     Path(store.spec_path).unlink()
     with pytest.raises(InvalidSpec, match="is missing: install the object first"):
         load_command.run(NAMED)
+
+
+@pytest.mark.parametrize(("hold", "expected"), [(True, 1), (False, 0)])
+@pytest.mark.usefixtures("store")
+def test_the_boot_unit_stays_to_follow_events(
+    hold: bool, expected: int, monkeypatch: pytest.MonkeyPatch, notified: socket.socket
+) -> None:
+    waited = []
+
+    class Follower:
+        def wait(self) -> None:
+            waited.append(notified.recv(4096)[:7])
+
+    record = {"tier": "netlink", "fingerprint": SPEC.fingerprint}
+    monkeypatch.setattr(Tracker, "load", lambda _tracker, _spec: Outcome(True, record))
+    monkeypatch.setattr(Tracker, "follow", lambda _tracker: Follower())
+    assert load_command.run(argparse.Namespace(spec=None, hold=hold)) == 0
+    assert waited == [b"READY=1"] * expected
 
 
 def test_an_abstract_socket_is_notified(monkeypatch: pytest.MonkeyPatch) -> None:

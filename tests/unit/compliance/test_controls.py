@@ -271,6 +271,48 @@ def test_a_better_tier_than_the_one_in_force_is_named() -> None:
     assert bad(replace(kprobe, facts=fentry_refused.facts)) == {}
 
 
+def _followed(drift: tuple[str, ...] = (), unfollowed: int = 0) -> Host:
+    """A host of the tier netlink, under lockdown."""
+    spec = replace(SPEC, tiers=("core/fentry", "core/kprobe", "netlink"))
+    made = record(
+        tier="netlink",
+        degraded="lockdown",
+        links={},
+        spec=spec.to_dict(),
+        fingerprint=spec.fingerprint,
+    )
+    tracker = replace(
+        TRACKER,
+        status=status(record=made, drift=drift, follower={"unfollowed": unfollowed}),
+        spec=spec,
+        effective=remote.base_alone(spec),
+        pins=tuple(sorted((*made["maps"], "follower", "loaded"))),
+    )
+    locked = with_probe("lockdown_allows_reads").facts
+    assert locked is not None
+    return replace(HOST, tracker=tracker, facts=replace(locked, lockdown="confidentiality"))
+
+
+def test_a_host_on_netlink_passes_and_is_said_to_be_degraded() -> None:
+    host = _followed()
+    assert bad(host) == {}
+    assert finding("kernel.tier", host).actual == "netlink (degraded: lockdown)"
+    assert finding("kernel.supported", host).actual.endswith("as the test has it))")
+    assert finding("kernel.lockdown", host).status == "not_applicable"
+
+
+def test_a_table_that_nobody_keeps_is_one_finding() -> None:
+    host = _followed(("no process follows the conntrack events: flows come and go unseen",))
+    assert bad(host) == {"tracker.attached": "fail"}
+    assert finding("tracker.attached", host).fix
+
+
+def test_namespaces_without_events_are_named() -> None:
+    host = _followed(unfollowed=2)
+    assert bad(host) == {"tracker.attached": "fail"}
+    assert finding("tracker.attached", host).actual.startswith("2 network namespaces send no")
+
+
 def test_a_release_with_dependencies_is_the_wanted_one() -> None:
     name = f"{RELEASE}-cp311-x86_64-1"
     host = replace(HOST, releases=State(releases=(name,), current=name, command=True))

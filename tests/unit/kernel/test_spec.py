@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from btfleet.kernel.errors import InvalidSpec
-from btfleet.kernel.spec import MAX_ENTRIES, MIN_ENTRIES, TIERS, Spec
+from btfleet.kernel.spec import DEFAULT_TIERS, MAX_ENTRIES, MIN_ENTRIES, TIERS, Spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,7 +81,7 @@ def test_a_missing_digest_is_refused() -> None:
         ([], "tiers is empty"),
         ("core/kprobe", "tiers is 'core/kprobe', needed: a list of tiers"),
         (None, "tiers is None, needed: a list of tiers"),
-        (["core/kprobe", "netlink"], "tiers holds 'netlink'"),
+        (["core/kprobe", "core/magic"], "tiers holds 'core/magic'"),
         ([["core/kprobe"]], r"tiers holds \['core/kprobe'\]"),
         ([None], "tiers holds None"),
         ([{}], r"tiers holds \{\}"),
@@ -119,8 +119,14 @@ def test_anything_but_an_object_of_settings_is_refused(data: object) -> None:
 )
 def test_the_order_of_tiers_does_not_matter(tiers: object) -> None:
     spec = Spec.from_dict({"object_sha256": SHA, "tiers": tiers})
-    assert spec.tiers == TIERS
+    assert spec.tiers == DEFAULT_TIERS
     assert spec.fingerprint == Spec(SHA).fingerprint
+
+
+def test_netlink_has_to_be_asked_for_by_name() -> None:
+    assert "netlink" not in Spec(SHA).tiers
+    spec = Spec.from_dict({"object_sha256": SHA, "tiers": ["netlink", "core/kprobe"]})
+    assert spec.tiers == ("core/kprobe", "netlink")
 
 
 def test_the_fingerprint_never_changes_by_itself() -> None:

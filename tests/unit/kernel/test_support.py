@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from btfleet.kernel import symbols
 from btfleet.kernel.facts import BtfFacts, Facts, Probe
-from btfleet.kernel.support import Verdict, assess
+from btfleet.kernel.support import Verdict, assess, hint
 
 FENTRY, KPROBE = "core/fentry", "core/kprobe"
 DEADLOCK = "symbol:tasks_rcu_exit_srcu"
@@ -45,6 +45,7 @@ NO_BLOCKER = ("batch_lookups", "jit", "perf_links")
 def host(lockdown: str | None = "none", **changed: str) -> Facts:
     """A host with everything, but for what is changed."""
     values = dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER], "yes")
+    values["conntrack_events"] = "yes"
     values[DEADLOCK] = "no"
     values.update(changed)
     return Facts(
@@ -197,3 +198,56 @@ def test_a_summary_is_one_line(changed: dict[str, str], tiers: tuple[str, ...]) 
     assert verdict.to_dict()["summary"] == verdict.summary
     if verdict.supported:
         assert verdict.summary == f"supported: tier {verdict.tier}, {verdict.lifecycle}"
+
+
+# --- netlink ------------------------------------------------------------------------------------
+
+ALL = (FENTRY, KPROBE, "netlink")
+LOCKED = {"lockdown_allows_reads": "no", "tracing_programs": "no"}
+
+
+def test_netlink_comes_after_all_others() -> None:
+    assert assess(host(), ALL).tier == FENTRY
+    assert assess(host(tracing_programs="no"), ALL).tier == KPROBE
+
+
+def test_netlink_is_taken_where_nothing_may_be_loaded_and_says_why() -> None:
+    verdict = assess(host("confidentiality", **LOCKED), ALL)
+    assert (verdict.tier, verdict.lifecycle, verdict.degraded) == ("netlink", "held", True)
+    assert set(verdict.reasons) == {FENTRY, KPROBE}
+    assert verdict.summary.startswith("supported: tier netlink, held (degraded: kernel lockdown is")
+    assert verdict.to_dict()["degraded"] is True
+
+
+def test_netlink_is_not_taken_unasked_but_named() -> None:
+    facts = host("confidentiality", **LOCKED)
+    verdict = assess(facts)
+    assert not verdict.supported
+    assert "netlink" not in verdict.reasons
+    assert hint(facts, verdict).startswith("tier netlink would be possible, if it is allowed")
+
+
+def test_nothing_is_hinted_at_where_there_is_no_need_or_no_way() -> None:
+    assert hint(host(), assess(host())) == ""
+    facts = host(bpffs="no")
+    assert hint(facts, assess(facts)) == ""
+
+
+NETLINK_NEEDS = (
+    *("privileges", "bpf_syscall", "hash_maps", "lru_hash_maps", "bpffs"),
+    *("nf_conntrack", "nf_conntrack_netlink", "conntrack_events"),
+)
+
+
+@pytest.mark.parametrize("probe", NETLINK_NEEDS)
+def test_what_netlink_needs_rules_it_out(probe: str) -> None:
+    verdict = assess(host(**{**LOCKED, probe: "no"}), ALL)
+    assert not verdict.supported
+    (reason,) = verdict.reasons["netlink"]
+    assert reason.endswith(f"(seen of {probe})")
+    assert f"netlink: {reason}" in verdict.summary
+
+
+@pytest.mark.parametrize("probe", sorted({*SHARED, *KPROBE_ONLY} - set(NETLINK_NEEDS)))
+def test_what_only_programs_need_does_not_matter_to_netlink(probe: str) -> None:
+    assert assess(host(**{**LOCKED, probe: "no"}), ALL).tier == "netlink"
