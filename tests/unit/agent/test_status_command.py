@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from btfleet import __version__
+from btfleet.kernel.pulse import Pulse
 from btfleet.kernel.spec import Spec
 from btfleet.kernel.status import Status
 from btfleet.status_command import describe
@@ -42,6 +44,30 @@ def test_all_is_well() -> None:
         "map       conntrack_live: 30 of 2000 entries (1.5 %)",
         "counters  inserted 15, live_full 2",
     ]
+
+
+FOLLOWED = {
+    **RECORD,
+    "tier": "netlink",
+    "lifecycle": "held",
+    "btf_source": None,
+    "degraded": "kernel lockdown is confidentiality",
+}
+
+
+def test_a_degraded_tier_says_why_and_how_its_process_does() -> None:
+    pulse = Pulse(time.monotonic_ns(), 1, 77, namespaces=3, events=9, overruns=1, comparisons=4)
+    lines = describe(Status(FOLLOWED, follower=pulse.to_dict()), 1000)
+    assert lines[1:4] == [
+        "tracker   as loaded: tier netlink, held, for 0 s",
+        "degraded  kernel lockdown is confidentiality",
+        (
+            "followed  by process 77: 3 namespaces, 9 events, 1 overruns, made good, "
+            "4 comparisons with the kernel's table"
+        ),
+    ]
+    dead = describe(Status(FOLLOWED, follower=Pulse().to_dict()), 1000)
+    assert not [line for line in dead if line.startswith("followed")]
 
 
 def test_drift_is_shown_line_by_line() -> None:

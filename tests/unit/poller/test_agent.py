@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 from btfleet import agent_status
 from btfleet.agent.v1 import agent_pb2, agent_pb2_grpc
 from btfleet.config.v1 import config_pb2 as pb
+from btfleet.kernel.pulse import Pulse
 from btfleet.poller import verify
 from btfleet.poller.agent import Agent
 from btfleet.poller.errors import PollerError, SettingsError, StorageError, UpdateRefused
@@ -490,6 +492,22 @@ def test_what_ansible_allows_is_followed_while_it_runs(host: Deployed, director:
         host.allow("AGENT.poll_interval_seconds")
         eventually(lambda: phases(agent).get(CALM) == APPLIED, "the config")
         assert agent.loop.interval_in_force == 60.0
+
+
+def test_a_tracker_of_the_tier_netlink_is_degraded_and_unwell_without_its_process(
+    host: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = host.agent()
+    record = {"fingerprint": "f", "tier": "netlink", "degraded": "lockdown"}
+    monkeypatch.setattr(agent.maps, "record", lambda: record)
+    monkeypatch.setattr(agent.maps, "pulse", lambda: Pulse(time.monotonic_ns(), 1, 2))
+    tracker = agent.health().components["tracker"]
+    assert (tracker.healthy, tracker.status) == (True, "degraded: lockdown")
+    monkeypatch.setattr(agent.maps, "pulse", lambda: None)
+    tracker = agent.health().components["tracker"]
+    assert not tracker.healthy
+    assert tracker.last_error.startswith("no process follows the conntrack events")
+    agent.close()
 
 
 def test_the_socket_is_for_its_group_and_says_the_state(host: Deployed) -> None:

@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,9 @@ import pytest
 import yaml
 from btfleet.agent.v1 import agent_pb2 as pb
 from btfleet.agent.v1 import agent_pb2_grpc
-from btfleet.kernel import access, bpf, netns
+from btfleet.kernel import access, bpf, netns, pulse
 from btfleet.kernel.layout import COUNTERS, possible_cpus
+from btfleet.kernel.pulse import Pulse
 from btfleet.kernel.spec import Spec
 from btfleet.poller import verify
 from btfleet.poller.local_service import AgentService, serve
@@ -54,8 +56,8 @@ RECORD = {
 }
 
 
-def write_record(fd: int) -> None:
-    raw = json.dumps(RECORD).encode()
+def write_record(fd: int, **changes: str) -> None:
+    raw = json.dumps({**RECORD, **changes}).encode()
     bpf.map_update(fd, bytes(4), raw.ljust(bpf.map_info(fd).value_size, b"\0"))
 
 
@@ -318,15 +320,38 @@ def test_metrics_have_the_tracker_and_the_agent(pins: Path, tmp_path: Path) -> N
     assert len(names) > 20
 
 
+def become_netlink(pins: Path) -> None:
+    with bpf.closing(bpf.obj_get(str(pins / "loaded"))) as fd:
+        write_record(fd, tier="netlink", lifecycle="held", degraded="lockdown")
+
+
+@needs_bpf
+def test_metrics_of_the_tier_netlink_say_how_its_process_does(pins: Path) -> None:
+    text = text_of(AgentCollector(snapshot, Maps(str(pins))))
+    assert "btfleet_tracker_degraded 0.0" in text
+    assert "btfleet_follower" not in text
+    become_netlink(pins)
+    text = text_of(AgentCollector(snapshot, Maps(str(pins))))
+    assert "btfleet_tracker_degraded 1.0" in text
+    assert "btfleet_follower_alive 0.0" in text
+    with bpf.closing(pulse.make_map()) as fd:
+        bpf.obj_pin(fd, str(pins / pulse.PIN))
+        pulse.write(fd, Pulse(time.monotonic_ns(), 1, 2, namespaces=3, overruns=4, events=5))
+    text = text_of(AgentCollector(snapshot, Maps(str(pins))))
+    assert "btfleet_follower_alive 1.0" in text
+    assert "btfleet_follower_namespaces 3.0" in text
+    assert "btfleet_follower_overruns_total 4.0" in text
+
+
 @needs_bpf
 def test_entries_are_not_counted_at_every_scrape(pins: Path) -> None:
-    time = [0.0]
-    maps = Maps(str(pins), clock=lambda: time[0])
+    clock = [0.0]
+    maps = Maps(str(pins), clock=lambda: clock[0])
     assert maps.fills()["live"].entries == 4
     with bpf.closing(bpf.obj_get(str(pins / "conntrack_live"))) as fd:
         MASQUERADED_V6.write(fd)
     assert maps.fills()["live"].entries == 4
-    time[0] = 11.0
+    clock[0] = 11.0
     assert maps.fills()["live"].entries == 6
 
 
@@ -366,6 +391,8 @@ def test_all_metrics_of_dashboard_alerts_and_guide_exist(
         AgentCollector(lambda: snapshot(str(tmp_path / "token")), Maps(str(pins))),
     )
     text = generate_latest(server._registry).decode()
+    become_netlink(pins)
+    text += generate_latest(server._registry).decode()
     text += generate_latest(ServiceMetrics().registry).decode()
     known = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[0] != "#"}
     # Families without a sample yet are known by their comments
@@ -378,7 +405,8 @@ def test_all_metrics_of_dashboard_alerts_and_guide_exist(
         assert names_in(query)
         assert names_in(query) <= known
     guide = (checkout / "docs/agent.md").read_text()
-    ours = {name for name in known if name.startswith(("btfleet_agent_", "btfleet_tracker_"))}
+    prefixes = ("btfleet_agent_", "btfleet_follower_", "btfleet_tracker_")
+    ours = {name for name in known if name.startswith(prefixes)}
     assert ours <= names_in(guide) - {"btfleet_remote_config_keys"} <= known
 
 
