@@ -179,7 +179,7 @@ def test_the_boot_unit_stays_to_follow_events(
         def wait(self) -> None:
             waited.append(notified.recv(4096)[:7])
 
-    record = {"tier": "netlink", "fingerprint": SPEC.fingerprint}
+    record: dict[str, object] = {"tier": "netlink", "fingerprint": SPEC.fingerprint}
     monkeypatch.setattr(Tracker, "load", lambda _tracker, _spec: Outcome(True, record))
     monkeypatch.setattr(Tracker, "follow", lambda _tracker: Follower())
     assert load_command.run(argparse.Namespace(spec=None, hold=hold)) == 0
