@@ -28,6 +28,11 @@ def _parser() -> argparse.ArgumentParser:
 
     load = commands.add_parser("load", help="bring the kernel to the spec file")
     load.add_argument("--spec", metavar="FILE", help="default: /etc/btfleet/spec.json")
+    load.add_argument(
+        "--hold",
+        action="store_true",
+        help="stay, and hold the links, where the kernel cannot pin them (what the boot unit runs)",
+    )
     load.set_defaults(run="load_command")
 
     status = commands.add_parser(

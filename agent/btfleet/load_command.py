@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from btfleet.kernel import access
 from btfleet.kernel.effective_load import answer_request, read_base, settle
-from btfleet.kernel.tracker import Tracker
+from btfleet.kernel.support import HELD
+from btfleet.kernel.tracker import Outcome, Tracker
 
 
 def notify(state: str) -> None:
@@ -29,23 +30,32 @@ def notify(state: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the spec, with what remote config wants over it, and says what is in force.
 
-    A spec file that was named is loaded as it is.
+    A spec file that was named is loaded as it is. With --hold, it stays where the kernel cannot
+    pin links, and holds them.
     """
-    tracker = Tracker()
+    tracker = Tracker(hold_here=options.hold)
+    outcome = _load(tracker, options)
+    what = "loaded" if outcome.changed else "already in force:"
+    short = str(outcome.record["fingerprint"])[:12]
+    # Not before the load: what runs must not depend on whether that succeeds
+    holder = tracker.hold_links() if options.hold and outcome.record["lifecycle"] == HELD else None
+    print(f"{what} spec {short}, tier {outcome.record['tier']}", flush=True)
+    notify(f"READY=1\nSTATUS=spec {short}, tier {outcome.record['tier']}")
+    if holder:
+        holder.wait()
+    return 0
+
+
+def _load(tracker: Tracker, options: argparse.Namespace) -> Outcome:
     if options.spec:
         tracker = replace(tracker, store=replace(tracker.store, spec_path=options.spec))
         outcome = tracker.load(read_base(tracker.store))
         access.grant(tracker.folder, access.group_id())
-    else:
-        outcome, effective = settle(tracker, answer_request)
-        if effective.reason is not None:
-            print(
-                f"btfleet: what remote config wants is not in force ({effective.reason}): "
-                "the base is",
-                file=sys.stderr,
-            )
-    what = "loaded" if outcome.changed else "already in force:"
-    short = str(outcome.record["fingerprint"])[:12]
-    print(f"{what} spec {short}, tier {outcome.record['tier']}")
-    notify(f"READY=1\nSTATUS=spec {short}, tier {outcome.record['tier']}")
-    return 0
+        return outcome
+    outcome, effective = settle(tracker, answer_request)
+    if effective.reason is not None:
+        print(
+            f"btfleet: what remote config wants is not in force ({effective.reason}): the base is",
+            file=sys.stderr,
+        )
+    return outcome

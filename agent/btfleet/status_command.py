@@ -39,6 +39,8 @@ def describe(status: Status, now: int) -> list[str]:
             f"tracker   {state}: tier {record['tier']}, {record['lifecycle']}, "
             f"BTF from {record['btf_source']}, for {age}"
         )
+        if status.holder:
+            lines.append(f"held      by process {status.holder}: this kernel cannot pin links")
         lines.append(f"spec      {str(record['fingerprint'])[:12]} {_settings(record['spec'])}")
     lines += [f"drift     {text}" for text in status.drift]
     for name, entries in status.maps.items():

@@ -21,8 +21,8 @@ options:
     description: The tiers that are allowed.
     type: list
     elements: str
-    choices: [core/fentry, core/kprobe]
-    default: [core/fentry, core/kprobe]
+    choices: [core/fentry, core/kprobe, core/fexit, core/kretprobe]
+    default: [core/fentry, core/kprobe, core/fexit, core/kretprobe]
   allow_fentry_deadlock:
     description:
       - Take V(core/fentry) also where detaching such a program can deadlock the kernel (it has the

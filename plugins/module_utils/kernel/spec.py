@@ -14,7 +14,7 @@ from typing import Mapping
 from .errors import InvalidSpec
 
 # Best first. Further tiers take their place here.
-TIERS = ("core/fentry", "core/kprobe")
+TIERS = ("core/fentry", "core/kprobe", "core/fexit", "core/kretprobe")
 
 MIN_ENTRIES = 1024
 MAX_ENTRIES = 16777216
@@ -28,8 +28,8 @@ class Spec:
 
     `object_sha256` pins the object file. `max_entries` and `closed_entries` size the maps; a
     flow takes two entries, one a direction. `tiers` are the allowed ones. A kernel with the
-    symbol tasks_rcu_exit_srcu gets core/fentry only if `allow_fentry_deadlock` says so.
-    `btf_path` names a BTF file on the host to use in place of the kernel's own.
+    symbol tasks_rcu_exit_srcu gets core/fentry and core/fexit only if `allow_fentry_deadlock`
+    says so. `btf_path` names a BTF file on the host to use in place of the kernel's own.
     """
 
     object_sha256: str
