@@ -33,6 +33,9 @@ lab: lab-setup ## boot a guest: make lab HOST=debian12; writes build/lab/invento
 lab-down: venv ## stop every guest
 	$(PYTHON) -m lab down --all
 
+matrix: lab-setup build ## every kind of host in turn, in real guests: make matrix ONLY="debian12 no-btf"
+	$(PYTHON) -m tests.matrix $(if $(ONLY),--only $(ONLY))
+
 bench: lab-setup build ## measure; writes JSON and a table under build/
 	$(PYTHON) -m benchmarks
 	$(PYTHON) -m benchmarks.remote_config
@@ -78,8 +81,9 @@ molecule: lab-setup build ## molecule scenarios in real guests: make molecule SC
 	@# molecule passes by a playbook that it cannot find
 	@! grep 'Missing playbook' build/molecule.log
 
-nightly: ## what takes hours: every scenario, and fuzzing
+nightly: ## what takes hours: every scenario, every kind of host, and fuzzing
 	@$(MAKE) molecule SCENARIOS="default remote_config faults fleet"
+	@$(MAKE) matrix
 	@$(MAKE) fuzz SECONDS=600
 
 ## Build
@@ -87,6 +91,13 @@ object: setup ## compile the BPF object for every architecture
 	$(MAKE) -C bpf
 	@mkdir -p $(FILES)
 	@cp -p build/bpf/conntrack-*.bpf.o $(FILES)/
+
+# Systems (folders) and ext4 disk images to take kernels from
+ROOTS ?= $(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/btfleet/images/*/disk.img)
+btf-archive: venv object ## minimized BTF of installed kernels, beside the object: make btf-archive ROOTS="/ disk.img"
+	@[ -n "$(ROOTS)" ] || { echo "btf-archive: name systems or disk images, as in: make btf-archive ROOTS=/" >&2; exit 2; }
+	$(PYTHON) tools/build_btf_archive.py --object build/bpf/conntrack-x86_64.bpf.o \
+		--out $(FILES)/btf-archive.tar.gz $(ROOTS)
 
 release: venv ## pack the agent's wheel as the archive that hosts unpack
 	@rm -rf build/wheel $(FILES)/btfleet-*.tar.gz && mkdir -p $(FILES)
@@ -147,7 +158,7 @@ clean: ## remove what the build made; guests' cached images and .venv stay
 
 help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \
-		/^[a-z%-]+:.* ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+		/^[a-z%-]+:.* ## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo lab lab-down bench test lint sanity unit fuzz molecule nightly object release build setup venv \
+.PHONY: demo lab lab-down matrix bench test lint sanity unit fuzz molecule nightly object btf-archive release build setup venv \
 	lab-setup lock clean help

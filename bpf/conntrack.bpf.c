@@ -27,6 +27,12 @@
 
 /* enum ip_conntrack_status */
 #define IPS_DYING_BIT 9
+#define IPS_NAT_CLASH_BIT 12
+
+/* sk_buff._nfct, enum ip_conntrack_info, and a verdict of netfilter */
+#define NFCT_INFOMASK 7UL
+#define IP_CT_IS_REPLY 3
+#define NF_ACCEPT 1
 
 /* The kernel's NLM portid of the loader's socket: its dump alone is listened to. */
 const volatile __u32 seed_portid = 0;
@@ -62,6 +68,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
+
+/* What running calls of a function were called with, by where their stack frames begin. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64);
+} calls SEC(".maps");
 
 /* Both directions of a flow, as keys. */
 struct flow {
@@ -268,15 +282,17 @@ static __always_inline enum removal move_to_closed(const struct conntrack_key *k
  * that, so a successor with the same tuple can be in the map for the later calls alone: these
  * are told apart by the bit, and by the cookie.
  */
-static __noinline int on_delete(const struct nf_conn *ct)
+static __always_inline bool is_dying(const struct nf_conn *ct)
+{
+	return BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT;
+}
+
+static __noinline int remove_flow(const struct nf_conn *ct)
 {
 	enum removal orig, reply;
 	struct flow flow;
 	__u64 now;
 
-	count(COUNTER_DELETE_HITS);
-	if (BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT)
-		return 0;
 	if (read_flow(ct, &flow)) {
 		count(COUNTER_DELETE_READ_FAILED);
 		return 0;
@@ -291,6 +307,87 @@ static __noinline int on_delete(const struct nf_conn *ct)
 	if (orig == SUCCESSOR || reply == SUCCESSOR)
 		count(COUNTER_DELETE_SUCCESSOR);
 	return 0;
+}
+
+static __noinline int on_delete(const struct nf_conn *ct)
+{
+	count(COUNTER_DELETE_HITS);
+	return is_dying(ct) ? 0 : remove_flow(ct);
+}
+
+/*
+ * nf_ct_delete() without its beginning, which gcc has put into its callers: entered only by the one
+ * call for a flow that has set IPS_DYING.
+ */
+static __noinline int on_delete_part(const struct nf_conn *ct)
+{
+	count(COUNTER_DELETE_HITS);
+	return remove_flow(ct);
+}
+
+/*
+ * Where inserting is seen only when it is done, the flow may be deleted before it is written. Its
+ * delete program has come too early then, but IPS_DYING is set right after.
+ */
+static __noinline int on_inserted(const struct nf_conn *ct)
+{
+	/* The loser of a clash is in the table by half, and conntrack does not list it. */
+	if (BPF_CORE_READ(ct, status) & (1UL << IPS_DYING_BIT | 1UL << IPS_NAT_CLASH_BIT))
+		return 0;
+	on_insert(ct);
+	return is_dying(ct) ? remove_flow(ct) : 0;
+}
+
+/*
+ * What __nf_conntrack_confirm() has put into the table. Read when it returns, since it may have
+ * given the packet the winner of a clash. It lets replies pass without inserting anything.
+ */
+static __always_inline int on_confirmed(const struct sk_buff *skb)
+{
+	unsigned long nfct = BPF_CORE_READ(skb, _nfct);
+	const struct nf_conn *ct = (const struct nf_conn *)(nfct & ~NFCT_INFOMASK);
+
+	if (!ct || (nfct & NFCT_INFOMASK) >= IP_CT_IS_REPLY)
+		return 0;
+	return on_inserted(ct);
+}
+
+/*
+ * A call is known by its stack frame: no two that run have the same, whichever task or interrupt
+ * they are in. What a missed return has left is overwritten by the next call from there.
+ */
+static __always_inline __u64 frame_at_entry(struct pt_regs *ctx)
+{
+	return PT_REGS_SP(ctx);
+}
+
+static __always_inline __u64 frame_at_return(struct pt_regs *ctx)
+{
+#if defined(__TARGET_ARCH_x86)
+	return PT_REGS_SP(ctx) - sizeof(__u64); /* the return address has been taken off */
+#else
+	return PT_REGS_SP(ctx);
+#endif
+}
+
+static __always_inline int note_call(__u64 frame, const void *argument)
+{
+	__u64 value = (__u64)argument;
+
+	bpf_map_update_elem(&calls, &frame, &value, BPF_ANY);
+	return 0;
+}
+
+/* What the call that returns was made with, NULL if it was not noted. */
+static __always_inline void *take_call(__u64 frame)
+{
+	__u64 *found = bpf_map_lookup_elem(&calls, &frame), value;
+
+	if (!found)
+		return NULL;
+	value = *found;
+	bpf_map_delete_elem(&calls, &frame);
+	return (void *)value;
 }
 
 #define ALREADY_THERE 1
@@ -595,7 +692,7 @@ int iter_copy(struct bpf_iter__bpf_map_elem *ctx)
 
 /*
  * Entry points. One pair (insert, delete) a tier is loaded, with the seed program beside it while
- * existing flows are taken in. Programs for the callers of a missing insert symbol belong here.
+ * existing flows are taken in.
  */
 
 /* tier core/fentry */
@@ -624,6 +721,68 @@ SEC("kprobe/nf_ct_delete")
 int BPF_KPROBE(kprobe_delete, struct nf_conn *ct)
 {
 	return on_delete(ct);
+}
+
+SEC("kprobe/nf_ct_delete")
+int BPF_KPROBE(kprobe_delete_part, struct nf_conn *ct)
+{
+	return on_delete_part(ct);
+}
+
+/* tier core/fexit: the two callers of an insert function that is inlined, when they return */
+
+SEC("fexit/__nf_conntrack_confirm")
+int BPF_PROG(fexit_confirm, struct sk_buff *skb, int verdict)
+{
+	return verdict == NF_ACCEPT ? on_confirmed(skb) : 0;
+}
+
+SEC("fexit/nf_conntrack_hash_check_insert")
+int BPF_PROG(fexit_check_insert, struct nf_conn *ct, int err)
+{
+	return err ? 0 : on_inserted(ct);
+}
+
+/* tier core/kretprobe: the same, where the arguments are gone by then */
+
+SEC("kprobe/__nf_conntrack_confirm")
+int BPF_KPROBE(kprobe_confirm, struct sk_buff *skb)
+{
+	return note_call(frame_at_entry(ctx), skb);
+}
+
+SEC("kretprobe/__nf_conntrack_confirm")
+int BPF_KRETPROBE(kretprobe_confirm, int verdict)
+{
+	const struct sk_buff *skb = take_call(frame_at_return(ctx));
+
+	if (verdict != NF_ACCEPT)
+		return 0;
+	if (!skb) {
+		count(COUNTER_INSERT_READ_FAILED);
+		return 0;
+	}
+	return on_confirmed(skb);
+}
+
+SEC("kprobe/nf_conntrack_hash_check_insert")
+int BPF_KPROBE(kprobe_check_insert, struct nf_conn *ct)
+{
+	return note_call(frame_at_entry(ctx), ct);
+}
+
+SEC("kretprobe/nf_conntrack_hash_check_insert")
+int BPF_KRETPROBE(kretprobe_check_insert, int err)
+{
+	const struct nf_conn *ct = take_call(frame_at_return(ctx));
+
+	if (err)
+		return 0;
+	if (!ct) {
+		count(COUNTER_INSERT_READ_FAILED);
+		return 0;
+	}
+	return on_inserted(ct);
 }
 
 /* take-in of existing flows: ctnetlink_fill_info(skb, portid, seq, type, ct, …) */

@@ -60,7 +60,8 @@ enum conntrack_counter {
 	COUNTER_INSERT_HITS, /* runs of the insert program */
 	COUNTER_INSERT_UNTRANSLATED, /* the reply mirrors the original: nothing to store */
 	COUNTER_INSERT_DISABLED, /* protocol switched off by a setting */
-	COUNTER_INSERT_READ_FAILED, /* kernel memory could not be read */
+	COUNTER_INSERT_READ_FAILED, /* kernel memory, or a call's noted argument, could not be read
+				     */
 	COUNTER_INSERTED, /* flows written to conntrack_live */
 	COUNTER_LIVE_FULL, /* flows lost because conntrack_live is full */
 	COUNTER_LIVE_UPDATE_FAILED, /* flows lost for any other reason */

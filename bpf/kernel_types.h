@@ -81,6 +81,10 @@ struct bpf_iter_meta {
 	struct seq_file *seq;
 };
 
+struct sk_buff {
+	unsigned long _nfct; /* CONFIG_NF_CONNTRACK: a nf_conn and, in the lowest bits, a ctinfo */
+};
+
 struct nf_conn {
 	struct nf_conntrack_zone zone; /* CONFIG_NF_CONNTRACK_ZONES */
 	struct nf_conntrack_tuple_hash tuplehash[2];

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.errors import LabError
 
@@ -54,12 +54,18 @@ class Host:
 BOOKWORM = Image("debian12", "bookworm", kernel="linux-image-cloud-amd64", packages=("libbpf1",))
 TRIXIE = Image("debian13", "trixie", kernel="linux-image-cloud-amd64", packages=("libbpf1",))
 
+# Older and newer kernels than those releases have of their own, under their user space
+BOOKWORM_K510 = replace(BOOKWORM, name="debian12-k510", kernel_suite="bullseye")
+TRIXIE_K73 = replace(TRIXIE, name="debian13-k73", kernel_suite="trixie-backports")
+
 HOSTS = {
     host.name: host
     for host in (
         Host("debian12", BOOKWORM),
         Host("debian13", TRIXIE),
         Host("debian13-b", TRIXIE),
+        Host("debian12-k510", BOOKWORM_K510),
+        Host("debian13-k73", TRIXIE_K73),
     )
 }
 

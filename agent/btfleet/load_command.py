@@ -11,8 +11,11 @@ from dataclasses import replace
 
 from btfleet.kernel import access
 from btfleet.kernel.effective_load import answer_request, read_base, settle
+from btfleet.kernel.follower_process import OwnThread
+from btfleet.kernel.holder import Holder
 from btfleet.kernel.netlink_tier import is_followed
-from btfleet.kernel.tracker import Tracker
+from btfleet.kernel.support import HELD
+from btfleet.kernel.tracker import Outcome, Tracker
 
 
 def notify(state: str) -> None:
@@ -30,28 +33,40 @@ def notify(state: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Loads the spec, with what remote config wants over it, and says what is in force.
 
-    A spec file that was named is loaded as it is. With --hold, it stays where the tier is netlink,
-    and follows conntrack events.
+    A spec file that was named is loaded as it is. With --hold, it stays where a process has to keep
+    the tracker: it follows conntrack events in the tier netlink, and holds links that the kernel
+    cannot pin.
     """
-    tracker = Tracker(follow_here=options.hold)
-    if options.spec:
-        tracker = replace(tracker, store=replace(tracker.store, spec_path=options.spec))
-        outcome = tracker.load(read_base(tracker.store))
-        access.grant(tracker.folder, access.group_id())
-    else:
-        outcome, effective = settle(tracker, answer_request)
-        if effective.reason is not None:
-            print(
-                f"btfleet: what remote config wants is not in force ({effective.reason}): "
-                "the base is",
-                file=sys.stderr,
-            )
+    tracker = Tracker(stays=options.hold)
+    outcome = _load(tracker, options)
     what = "loaded" if outcome.changed else "already in force:"
     short = str(outcome.record["fingerprint"])[:12]
     print(f"{what} spec {short}, tier {outcome.record['tier']}", flush=True)
     # Not before the load: what runs must not depend on whether that succeeds
-    follower = tracker.follow() if options.hold and is_followed(outcome.record) else None
+    keeper = _keeper(tracker, outcome) if options.hold else None
     notify(f"READY=1\nSTATUS=spec {short}, tier {outcome.record['tier']}")
-    if follower:
-        follower.wait()
+    if keeper:
+        keeper.wait()
     return 0
+
+
+def _keeper(tracker: Tracker, outcome: Outcome) -> OwnThread | Holder | None:
+    """What this process has to stay for."""
+    if is_followed(outcome.record):
+        return tracker.follow()
+    return tracker.hold_links() if outcome.record["lifecycle"] == HELD else None
+
+
+def _load(tracker: Tracker, options: argparse.Namespace) -> Outcome:
+    if options.spec:
+        tracker = replace(tracker, store=replace(tracker.store, spec_path=options.spec))
+        outcome = tracker.load(read_base(tracker.store))
+        access.grant(tracker.folder, access.group_id())
+        return outcome
+    outcome, effective = settle(tracker, answer_request)
+    if effective.reason is not None:
+        print(
+            f"btfleet: what remote config wants is not in force ({effective.reason}): the base is",
+            file=sys.stderr,
+        )
+    return outcome

@@ -43,6 +43,8 @@ def describe(status: Status, now: int) -> list[str]:
         if status.degraded:
             lines.append(f"degraded  {status.degraded}")
         lines += [f"followed  {text}" for text in _follower(status.follower)]
+        if status.holder:
+            lines.append(f"held      by process {status.holder}: this kernel cannot pin links")
         lines.append(f"spec      {str(record['fingerprint'])[:12]} {_settings(record['spec'])}")
     lines += [f"drift     {text}" for text in status.drift]
     for name, entries in status.maps.items():

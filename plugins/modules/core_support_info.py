@@ -24,8 +24,8 @@ options:
         after all others. A process follows conntrack events and keeps the same table.
     type: list
     elements: str
-    choices: [core/fentry, core/kprobe, netlink]
-    default: [core/fentry, core/kprobe]
+    choices: [core/fentry, core/kprobe, core/fexit, core/kretprobe, netlink]
+    default: [core/fentry, core/kprobe, core/fexit, core/kretprobe]
   allow_fentry_deadlock:
     description:
       - Take V(core/fentry) also where detaching such a program can deadlock the kernel (it has the

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping
 
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.holder import NOT_HELD
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.layout import CLOSED, LIVE
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.pulse import NOT_FOLLOWED
 from ansible_collections.btfleet.conntrack.plugins.module_utils.products.merge import BASE
@@ -56,13 +57,18 @@ def _not_followed(tracker: Tracker) -> list[str]:
     return [line for line in tracker.status.drift if line.startswith(NOT_FOLLOWED)]
 
 
+def _not_held(tracker: Tracker) -> list[str]:
+    """What is said of links that a process has to hold and does not."""
+    return [line for line in tracker.status.drift if line.startswith(NOT_HELD)]
+
+
 def _foreign(tracker: Tracker) -> dict[str, str]:
     """Pins that hold what our loader did not put there, with the line that says so.
 
     What a killed load has left is not foreign (files.unfinished).
     """
     missing = {f"pin {name} is missing" for name in _missing(tracker)}
-    missing.update(_not_followed(tracker))
+    missing.update([*_not_followed(tracker), *_not_held(tracker)])
     found = {_PIN.sub(r"\1", line): line for line in tracker.status.drift if line not in missing}
     return {name: line for name, line in found.items() if not name.startswith("new_")}
 
@@ -79,7 +85,7 @@ def loaded(host: Host, wanted: Wanted) -> Finding:
 
 
 def pins(host: Host, wanted: Wanted) -> Finding:
-    """All that was pinned is pinned still."""
+    """All that was pinned is pinned still, and what is held is held."""
     expected = "all pins of the load are there"
     if host.tracker is None:
         return unknown(expected, host.why("tracker"))
@@ -87,11 +93,12 @@ def pins(host: Host, wanted: Wanted) -> Finding:
         return not_applicable(expected, _NOT_LOADED)
     if not host.tracker.status.record:
         return judge(False, expected, listed(list(host.tracker.status.drift)), wanted.rollout())
-    missing = _missing(host.tracker)
+    missing, unheld = _missing(host.tracker), _not_held(host.tracker)
+    found = [f"missing: {', '.join(missing)}"] if missing else []
     return judge(
-        not missing,
+        not missing and not unheld,
         expected,
-        f"missing: {', '.join(missing)}" if missing else f"{len(host.tracker.pins)} pins",
+        listed(found + unheld) or f"{len(host.tracker.pins)} pins",
         wanted.rollout(),
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import struct
 from contextlib import contextmanager
 from typing import Iterable, Iterator, NamedTuple
@@ -33,6 +34,7 @@ PROG_GET_FD_BY_ID = 13
 MAP_GET_FD_BY_ID = 14
 OBJ_GET_INFO_BY_FD = 15
 BTF_GET_FD_BY_ID = 19
+TASK_FD_QUERY = 20
 BTF_GET_NEXT_ID = 23
 MAP_LOOKUP_BATCH = 24
 LINK_CREATE = 28
@@ -85,6 +87,18 @@ def call(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
         else attributes
     )
     return syscall("bpf", ctypes.c_int(command), buffer, ctypes.c_uint(len(buffer)))
+
+
+def raise_memlock() -> None:
+    """Before 5.11 maps and programs count against RLIMIT_MEMLOCK, those that others of this user
+    have, too; later kernels do not look. Where it cannot be raised, the kernel's refusal says so.
+    """
+    try:
+        resource.setrlimit(
+            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        )
+    except (OSError, ValueError):
+        return
 
 
 @contextmanager
@@ -407,6 +421,16 @@ def _cut(run: bytes, size: int) -> Iterator[bytes]:
 def map_fill(fd: int, info: MapInfo) -> int:
     """How many entries a hash map holds."""
     return sum(len(keys) // info.key_size for keys, _values in map_batches(fd, info))
+
+
+def program_of_event(pid: int, fd: int) -> int | None:
+    """The id of the program on a perf event that a process has open; None if there is none."""
+    buffer = ctypes.create_string_buffer(struct.pack("=IIIIQIIQQ", pid, fd, 0, 0, 0, 0, 0, 0, 0))
+    try:
+        call(TASK_FD_QUERY, buffer)
+    except OSError:
+        return None
+    return int(struct.unpack_from("=I", buffer.raw, 24)[0])
 
 
 # --- iterators ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import Callable
 
-from . import bpf, libc, symbols
+from . import bpf, btf_archive, libc, symbols
 from .errors import BtfNotFound, TrackerError
 from .libbpf import Btf, Libbpf
 
@@ -39,6 +39,7 @@ NEEDED_MEMBERS = {
     "nf_conntrack_tuple": {"src", "dst"},
     "net": {"ns"},
     "ns_common": {"inum"},
+    "sk_buff": {"_nfct"},
 }
 
 
@@ -81,6 +82,7 @@ class Facts:
 def gather(btf_path: str | None = None) -> Facts:
     """Reads and probes the running host. Raises nothing for what a host lacks."""
     probes: dict[str, Probe] = {}
+    bpf.raise_memlock()
     found = _symbols(probes)
     lockdown = _lockdown(probes)
     _privileges(probes)
@@ -288,9 +290,11 @@ def _btf(
     lib: Libbpf, btf_path: str | None, probes: dict[str, Probe]
 ) -> tuple[BtfFacts, dict[str, int]]:
     function_ids: dict[str, int] = {}
+    places: dict[str, int] = {}
     try:
         with Btf.of_kernel(lib, MODULE) as kernel:
-            for name in (symbols.INSERT, symbols.DELETE, ALWAYS_THERE, MAP_ITERATOR):
+            places = _places(kernel)
+            for name in (*symbols.ATTACHED, ALWAYS_THERE, MAP_ITERATOR):
                 type_id = kernel.function(name)
                 if type_id is not None:
                     function_ids[name] = type_id
@@ -300,15 +304,60 @@ def _btf(
     facts = BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
     if btf_path is not None:
         facts = BtfFacts("file", "custom", btf_path)
-        try:
-            with Btf.of_file(lib, btf_path) as custom:
-                probe = _types_probe(custom, btf_path)
-        except BtfNotFound as exc:
-            probe = Probe(NO, str(exc))
+        probe = _file_probe(lib, btf_path, f"btf_path {btf_path}", places)
+    elif probe.value == NO:
+        facts, probe = _from_archive(lib, facts, probe)
     probes["btf"] = probe
     if probe.value == NO:
         facts = BtfFacts(None, "btf_not_found", facts.path)
     return facts, function_ids
+
+
+def _places(btf: Btf) -> dict[str, int]:
+    """Where the members that the object reads lie, as `struct.member` to a number of bits."""
+    return {
+        f"{struct_name}.{name}": offset
+        for struct_name, needed in NEEDED_MEMBERS.items()
+        for name, offset in (btf.members(struct_name) or {}).items()
+        if name in needed
+    }
+
+
+def _file_probe(lib: Libbpf, path: str, name: str, kernel_places: dict[str, int]) -> Probe:
+    """A file's types; `name` is for messages. Where the kernel has types, too, they must agree."""
+    try:
+        with Btf.of_file(lib, path, name) as custom:
+            probe = _types_probe(custom, name)
+            found = _places(custom)
+    except BtfNotFound as exc:
+        return Probe(NO, str(exc))
+    for member, offset in found.items():
+        here = kernel_places.get(member, offset)
+        if here != offset and probe.value == YES:
+            return Probe(
+                NO,
+                f"{name} is of another kernel ({member} is at byte {offset // 8} there, at "
+                f"{here // 8} in this one): {_OTHER_BTF}",
+            )
+    return probe
+
+
+def _from_archive(lib: Libbpf, facts: BtfFacts, without: Probe) -> tuple[BtfFacts, Probe]:
+    """`without` says why the kernel's own types will not do."""
+    kernel = btf_archive.running()
+    try:
+        found = btf_archive.find(kernel)
+    except BtfNotFound as exc:
+        return facts, Probe(NO, f"{without.evidence}; {exc}")
+    if found is None:
+        if os.path.exists(btf_archive.PATH):
+            text = f"{btf_archive.PATH} has nothing for kernel {kernel.release} ({kernel.build})"
+            return facts, Probe(NO, f"{without.evidence}; {text}")
+        return facts, without
+    member, content = found
+    with btf_archive.as_file(content) as path:
+        probe = _file_probe(lib, path, f"{member} in {btf_archive.PATH}", {})
+    return BtfFacts("archive", "embedded", member), probe
 
 
 _OTHER_BTF = "name a BTF file of this kernel with btf_path"
@@ -323,7 +372,7 @@ def _types_probe(btf: Btf, where: str) -> Probe:
                     INCONCLUSIVE, f"{MODULE} is not loaded yet, its types may come with it"
                 )
             return Probe(NO, f"{where} has no struct {struct_name}: {_OTHER_BTF}")
-        missing = sorted(needed - members)
+        missing = sorted(needed - set(members))
         if missing:
             return Probe(
                 NO, f"{where}: struct {struct_name} has no member {missing[0]}: {_OTHER_BTF}"
@@ -333,7 +382,7 @@ def _types_probe(btf: Btf, where: str) -> Probe:
 
 def _functions(function_ids: dict[str, int], lib: Libbpf | None, probes: dict[str, Probe]) -> None:
     waiting = module_state(MODULE) == "available"
-    for name in (symbols.INSERT, symbols.DELETE):
+    for name in symbols.ATTACHED:
         key = f"btf_function:{name}"
         if name in function_ids:
             probes[key] = Probe(YES, f"BTF describes it, type id {function_ids[name]}")

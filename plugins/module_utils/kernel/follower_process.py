@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from typing import Callable
@@ -15,9 +13,8 @@ from typing import Callable
 from . import pulse
 from .errors import LoaderError
 from .follower import Follower
+from .keeper_unit import UNIT
 from .pulse import Pulse
-
-UNIT = "btfleet-conntracker.service"
 
 # Seconds: an existing follower looks for another load four times a second
 _NOTICED = 3.0
@@ -119,20 +116,3 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def hand_to_unit() -> None:
-    """Where the boot unit is in force, its process takes over from one that was started here."""
-    # A unit's own command must not wait for a job that waits for it
-    waiting = ["--no-block"] if "INVOCATION_ID" in os.environ else []
-    try:
-        subprocess.run(
-            ["systemctl", *waiting, "try-restart", UNIT],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-            timeout=300,
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        print(f"btfleet: {UNIT} could not take over ({exc})", file=sys.stderr)

@@ -185,20 +185,24 @@ class Btf:
         return cls(lib, handles)
 
     @classmethod
-    def of_file(cls, lib: Libbpf, path: str) -> Btf:
-        """Reads a BTF file (raw, or an ELF file with a .BTF section); raises BtfNotFound."""
+    def of_file(cls, lib: Libbpf, path: str, name: str | None = None) -> Btf:
+        """Reads a BTF file (raw, or an ELF file with a .BTF section); raises BtfNotFound.
+
+        `name` is for messages.
+        """
+        name = name or f"btf_path {path}"
         if not os.path.isfile(path):
-            raise BtfNotFound(f"btf_path {path} does not exist: give a BTF file of this kernel")
+            raise BtfNotFound(f"{name} does not exist: give a BTF file of this kernel")
         try:
             return cls(lib, [lib.call("btf__parse", os.fsencode(path), None)])
         except OSError as exc:
             lib.take_messages()
             raise BtfNotFound(
-                f"btf_path {path} is not BTF ({exc.strerror}): give a BTF file of this kernel"
+                f"{name} is not BTF ({exc.strerror}): give a BTF file of this kernel"
             ) from None
 
-    def members(self, struct_name: str) -> set[str] | None:
-        """The member names of a struct, None if there is no such struct."""
+    def members(self, struct_name: str) -> dict[str, int] | None:
+        """The members of a struct and their offsets in bits, None if there is no such struct."""
         for handle in self._handles:
             type_id = self._find(handle, struct_name, KIND_STRUCT)
             if type_id is not None:
@@ -219,14 +223,16 @@ class Btf:
         except OSError:
             return None
 
-    def _members(self, handle: int, type_id: int) -> set[str]:
+    def _members(self, handle: int, type_id: int) -> dict[str, int]:
         # struct btf_type {name_off, info, size} and then struct btf_member {name_off, type, offset}
         address = self._lib.call("btf__type_by_id", handle, type_id)
         info = struct.unpack("=I", ctypes.string_at(address + 4, 4))[0]
         raw = ctypes.string_at(address + 12, 12 * (info & 0xFFFF))
+        # With bit fields in the struct, an offset has a field's size in its upper byte
+        mask = 0xFFFFFF if info >> 31 else 0xFFFFFFFF
         return {
-            self._lib.text("btf__name_by_offset", handle, name_off)
-            for name_off, _type, _offset in struct.iter_unpack("=III", raw)
+            self._lib.text("btf__name_by_offset", handle, name_off): offset & mask
+            for name_off, _type, offset in struct.iter_unpack("=III", raw)
         }
 
     def close(self) -> None:
@@ -353,7 +359,7 @@ class BpfObject:
         """The descriptor of a loaded program; libbpf keeps it."""
         return self._lib.call("bpf_program__fd", self._program(name))
 
-    def attach(self, program: str, symbol: str | None = None) -> int:
+    def attach(self, program: str, symbol: str | None = None, at_return: bool = False) -> int:
         """Attaches as the section says, a kprobe to `symbol` if given; the link's descriptor."""
         self._lib.take_messages()
         handle = self._program(program)
@@ -362,7 +368,7 @@ class BpfObject:
                 link = self._lib.call("bpf_program__attach", handle)
             else:
                 opts = ctypes.create_string_buffer(
-                    _KPROBE_OPTS.pack(_KPROBE_OPTS.size, 0, 0, 0), _KPROBE_OPTS.size
+                    _KPROBE_OPTS.pack(_KPROBE_OPTS.size, 0, 0, at_return), _KPROBE_OPTS.size
                 )
                 link = self._lib.call(
                     "bpf_program__attach_kprobe_opts",
@@ -380,9 +386,12 @@ class BpfObject:
         self._lib.call("bpf_link__destroy", self._links.pop(program))
 
     def keep(self) -> None:
-        """From here on closing does not detach: the pins hold the links."""
+        """From here on closing does not detach: pins, or another process, hold the links."""
         for link in self._links.values():
+            fd = self._lib.call("bpf_link__fd", link)
             self._lib.call("bpf_link__disconnect", link)
+            # libbpf leaves it open, which in a process that stays would be for ever
+            os.close(fd)
 
     def close(self) -> None:
         """Detaches what was not kept, and frees everything."""

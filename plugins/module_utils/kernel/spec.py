@@ -15,7 +15,7 @@ from .errors import InvalidSpec
 
 NETLINK = "netlink"
 # Taken where nobody has said which; the rest has to be allowed by name
-DEFAULT_TIERS = ("core/fentry", "core/kprobe")
+DEFAULT_TIERS = ("core/fentry", "core/kprobe", "core/fexit", "core/kretprobe")
 # Best first. Further tiers take their place here.
 TIERS = (*DEFAULT_TIERS, NETLINK)
 
@@ -31,8 +31,8 @@ class Spec:
 
     `object_sha256` pins the object file. `max_entries` and `closed_entries` size the maps; a
     flow takes two entries, one a direction. `tiers` are the allowed ones. A kernel with the
-    symbol tasks_rcu_exit_srcu gets core/fentry only if `allow_fentry_deadlock` says so.
-    `btf_path` names a BTF file on the host to use in place of the kernel's own.
+    symbol tasks_rcu_exit_srcu gets core/fentry and core/fexit only if `allow_fentry_deadlock`
+    says so. `btf_path` names a BTF file on the host to use in place of the kernel's own.
     """
 
     object_sha256: str

@@ -19,7 +19,8 @@ from .tracker import Tracker
 class Status:
     """`maps` gives entries and max_entries a map; `load_results` see `telemetry`; `owners` has who
     decided each setting of the spec in force (see `remote.owners_in_force`); `follower` is the sign
-    of life of the process that keeps the table in the tier netlink (see `pulse`).
+    of life of the process that keeps the table in the tier netlink (see `pulse`); `holder` is the
+    process that holds the links, where one has to.
     """
 
     record: dict[str, object] | None
@@ -29,6 +30,7 @@ class Status:
     load_results: tuple[dict[str, object], ...] = ()
     owners: dict[str, str | None] = field(default_factory=dict)
     follower: dict[str, int | bool] | None = None
+    holder: int | None = None
 
     @property
     def healthy(self) -> bool:
@@ -82,6 +84,7 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         load_results=tuple(telemetry.read(tracker.store)),
         owners=_owners(tracker.store, loaded.record),
         follower=found.to_dict() if found else None,
+        holder=tracker.holding_process() if (loaded.record or {}).get("held") else None,
     )
 
 
@@ -93,12 +96,16 @@ def _is_ours(name: str, info: bpf.MapInfo) -> bool:
 def _missed(record: dict[str, object] | None) -> dict[str, int]:
     """How often the kernel passed over a program; nothing without the privilege to ask."""
     programs = record["programs"] if record else None
-    missed = {}
-    for role in ("insert", "delete"):
+    missed: dict[str, int] = {}
+    for role, number in (programs if isinstance(programs, dict) else {}).items():
+        # insert, and insert_confirm and the like where there are several; delete
+        name = str(role).partition("_")[0] + "_missed"
+        if name not in ("insert_missed", "note_missed", "delete_missed"):
+            continue
+        name = name.replace("note", "insert")
         try:
-            number = programs.get(role, 0) if isinstance(programs, dict) else 0
             with bpf.closing(bpf.fd_by_id(bpf.PROG_GET_FD_BY_ID, number)) as fd:
-                missed[f"{role}_missed"] = bpf.prog_info(fd).recursion_misses
+                missed[name] = missed.get(name, 0) + bpf.prog_info(fd).recursion_misses
         except OSError:
             continue
     return missed

@@ -65,6 +65,11 @@ class Store:
         return os.path.join(self.state_folder, "load_results.json")
 
     @property
+    def btf_archive_path(self) -> str:
+        """Where the archive of BTF lies, if the host was given one (see `btf_archive`)."""
+        return os.path.join(self.state_folder, "btf.tar.gz")
+
+    @property
     def points_path(self) -> str:
         """Where a rollout's restore points are."""
         return os.path.join(self.state_folder, "restore_points.json")
@@ -160,7 +165,7 @@ class Store:
 
     def _files(self) -> list[str]:
         """The files but for the objects; what a killed writer left is one of them."""
-        known = [self.spec_path, self.remote_path, self.results_path]
+        known = [self.spec_path, self.remote_path, self.results_path, self.btf_archive_path]
         return [*known, self.points_path, self.rollout_path, *self.unfinished()]
 
 

@@ -13,6 +13,10 @@ from .spec import DEFAULT_TIERS, NETLINK, TIERS
 
 PINNED, HELD = "pinned", "held"
 
+# What a tier attaches to: the function that inserts flows, or its callers where it is inlined
+ENTRY = (symbols.INSERT, symbols.DELETE)
+CALLERS = (symbols.CONFIRM, symbols.CHECK_INSERT, symbols.DELETE)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -67,8 +71,10 @@ def assess(
 ) -> Verdict:
     """Goes down the ladder. A probe that is inconclusive does not rule a tier out."""
     against = {
-        "core/fentry": lambda: _against_all(facts) + _against_fentry(facts, allow_fentry_deadlock),
-        "core/kprobe": lambda: _against_all(facts) + _against_kprobe(facts),
+        "core/fentry": lambda: _against_tracing(facts, ENTRY, allow_fentry_deadlock),
+        "core/kprobe": lambda: _against_kprobe(facts, ENTRY),
+        "core/fexit": lambda: _against_tracing(facts, CALLERS, allow_fentry_deadlock),
+        "core/kretprobe": lambda: _against_kprobe(facts, CALLERS),
         NETLINK: lambda: _refusals(facts, _NETLINK_NEEDS),
     }
     reasons: dict[str, list[str]] = {}
@@ -92,10 +98,10 @@ def hint(facts: Facts, verdict: Verdict) -> str:
 
 
 def lifecycle(facts: Facts, tier: str) -> str:
-    """Whether the kernel keeps a tier by itself, or a process has to."""
+    """Whether the kernel keeps a tier by itself, or a process has to keep it or its links."""
     if tier == NETLINK:
         return HELD
-    if tier == "core/kprobe" and _is(facts, "perf_links", NO):
+    if tier in ("core/kprobe", "core/kretprobe") and _is(facts, "perf_links", NO):
         return HELD
     return PINNED
 
@@ -153,7 +159,7 @@ def _locked(facts: Facts) -> str:
     )
 
 
-def _against_fentry(facts: Facts, allow_deadlock: bool) -> list[str]:
+def _against_tracing(facts: Facts, functions: tuple[str, ...], allow_deadlock: bool) -> list[str]:
     found = _refusals(
         facts,
         (
@@ -161,10 +167,22 @@ def _against_fentry(facts: Facts, allow_deadlock: bool) -> list[str]:
                 "tracing_programs",
                 f"the kernel refuses tracing programs{_locked(facts)}",
             ),
-            (f"btf_function:{symbols.INSERT}", f"{symbols.INSERT} is not in BTF"),
-            (f"btf_function:{symbols.DELETE}", f"{symbols.DELETE} is not in BTF"),
+            *((f"btf_function:{name}", f"{name} is not in BTF") for name in functions),
+            *((f"symbol:{name}", f"no function {name} to attach to") for name in functions),
         ),
     )
+    # BTF has the name of the source; the function that goes by it may be a copy with a suffix
+    found += [
+        f"the kernel calls {name} {real}, which only kprobes can be attached to"
+        for name, real in ((name, facts.symbols.get(name)) for name in functions)
+        if real not in (None, name)
+    ]
+    part = facts.symbols.get(symbols.DELETE_PART)
+    if part:
+        found.append(
+            f"the kernel ends flows in {part}, past {symbols.DELETE}, and only kprobes can be "
+            "attached to it"
+        )
     if _is(facts, f"symbol:{symbols.DETACH_DEADLOCK}", YES) and not allow_deadlock:
         found.append(
             f"the kernel has {symbols.DETACH_DEADLOCK}: detaching fentry programs can deadlock "
@@ -173,12 +191,11 @@ def _against_fentry(facts: Facts, allow_deadlock: bool) -> list[str]:
     return found
 
 
-def _against_kprobe(facts: Facts) -> list[str]:
+def _against_kprobe(facts: Facts, functions: tuple[str, ...]) -> list[str]:
     return _refusals(
         facts,
         (
             ("kprobe_programs", f"the kernel refuses kprobe programs{_locked(facts)}"),
-            (f"symbol:{symbols.INSERT}", f"no function {symbols.INSERT} to attach to"),
-            (f"symbol:{symbols.DELETE}", f"no function {symbols.DELETE} to attach to"),
+            *((f"symbol:{name}", f"no function {name} to attach to") for name in functions),
         ),
     )

@@ -15,15 +15,18 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Iterator
 
 from . import (
+    attach,
     bpf,
+    btf_archive,
     follower_process,
+    holder,
+    keeper_unit,
     netlink_tier,
     object_file,
     pulse,
@@ -49,36 +52,16 @@ ASSET = "conntrack"
 
 _RECORD_SIZE = 4096
 _MAPS = (LIVE, CLOSED, COUNTERS_MAP)
-# Pins of links to the role of their program. Iterators are missing where the kernel has none
-_PROBES = {"link_insert": "insert", "link_delete": "delete"}
+# Pins of iterators to the role of their program; missing where the kernel has none
 _ITERATORS = {
     **dict.fromkeys(reading.DUMPS.values(), "dump"),
     **dict.fromkeys(reading.ENTRIES.values(), "entries"),
 }
-_ROLES = {**_PROBES, **_ITERATORS}
 # How whole maps are read and copied, as the record has it
 BY_ITERATORS, BY_CALLS = "iterators", "map calls"
 
 ITERATOR_PROGRAMS = ["iter_dump", "iter_entries", "iter_stale", "iter_copy"]
-PROGRAMS = [
-    *("fentry_insert", "fentry_delete", "kprobe_insert", "kprobe_delete", "kprobe_seed"),
-    *ITERATOR_PROGRAMS,
-]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A tier's programs and the symbols they attach to (None: as their section says)."""
-
-    insert: str
-    delete: str
-    by_symbol: bool
-
-
-ENTRIES = {
-    "core/fentry": Entry("fentry_insert", "fentry_delete", by_symbol=False),
-    "core/kprobe": Entry("kprobe_insert", "kprobe_delete", by_symbol=True),
-}
+PROGRAMS = [*attach.PROGRAMS, "kprobe_seed", *ITERATOR_PROGRAMS]
 
 
 @dataclass(frozen=True)
@@ -101,28 +84,32 @@ class Loaded:
 @dataclass(frozen=True)
 class Outcome:
     """A load's result: whether anything was changed, the record, and the verdict if one was
-    needed. `new_follower` says that a process had to be started to follow conntrack events.
+    needed. `new_keeper` says that a process had to be started to follow conntrack events or to hold
+    the links.
     """
 
     changed: bool
     record: dict[str, object]
     verdict: Verdict | None = None
-    new_follower: bool = False
+    new_keeper: bool = False
 
 
 @dataclass
 class Tracker:
     """The tracker of this host. The paths are fixed but for tests.
 
-    `follow_here` says that in the tier netlink this process is to follow conntrack events (as its
-    `own_follower` from then on) rather than one that is started for it.
+    `stays` says that this process stays: where one has to follow conntrack events or to hold links
+    that cannot be pinned, it does (as `own_follower` or `own_holder` from then on) rather than one
+    that is started for it.
     """
 
     store: Store = field(default_factory=Store)
     folder: str = FOLDER
     lock_path: str = LOCK
-    follow_here: bool = False
+    stays: bool = False
     own_follower: follower_process.OwnThread | None = field(default=None, init=False)
+    holder_path: str = holder.SOCKET
+    own_holder: holder.Holder | None = field(default=None, init=False)
 
     @property
     def pins(self) -> Pins:
@@ -144,7 +131,8 @@ class Tracker:
             drift += self._check_link(name, wanted, _numbers(record, "programs"))
         for name, wanted in _numbers(record, "maps").items():
             drift += self._check_map(name, wanted)
-        known = {*_PROBES, *_numbers(record, "links"), *_MAPS, RECORD}
+        drift += self._check_held(record)
+        known = {*_probe_pins(record), *_numbers(record, "links"), *_MAPS, RECORD}
         if is_followed(record):
             known = {*_MAPS, pulse.PIN, RECORD}
             drift += pulse.drift(self.read_pulse())
@@ -176,9 +164,44 @@ class Tracker:
             return [f"pin {name} is missing"]
         with bpf.closing(fd):
             info = bpf.link_info(fd)
-        if info.id != wanted or info.prog_id != programs[_ROLES[name]]:
+        if info.id != wanted or info.prog_id != programs[_role(name)]:
             return [f"pin {name} holds link {info.id} of program {info.prog_id}, not link {wanted}"]
         return []
+
+    def _check_held(self, record: dict[str, object]) -> list[str]:
+        """Where a process holds the links: whether it still does, and of which programs."""
+        token = record.get("held")
+        if token is None:
+            return []
+        found = holder.look(self.holder_path)
+        links = found.sets.get(str(token)) if found else None
+        if found is None or links is None:
+            return [f"{holder.NOT_HELD} any more: no program runs when flows come and go"]
+        drift = []
+        for role, program in _numbers(record, "programs").items():
+            if role in _ITERATORS.values():
+                continue
+            fd = links.get(attach.PREFIX + role, -1)
+            number = bpf.program_of_event(found.pid, fd)
+            if number != program:
+                drift.append(
+                    f"{holder.NOT_HELD} of program {program}: process {found.pid} has "
+                    f"program {number} in its place"
+                )
+        return drift
+
+    def holding_process(self) -> int | None:
+        """The process that holds links, None if there is none."""
+        found = holder.look(self.holder_path)
+        return found.pid if found else None
+
+    def hold_links(self) -> holder.Holder:
+        """Sees to it that this process holds the links, whichever does so far."""
+        with self._locked():
+            if self.own_holder is None:
+                self.own_holder = holder.take_over(self.holder_path)
+                self.own_holder.start()
+            return self.own_holder
 
     def _check_map(self, name: str, wanted: int) -> list[str]:
         fd = self.pins.open(name, bpf.RDONLY)
@@ -207,25 +230,9 @@ class Tracker:
         Raises a TrackerError whose result says at which step it failed; what ran before runs on.
         """
         with self._locked():
-            self.require_bpffs()
-            self.pins.recover()
-            before = self.read()
-            if before.record and before.fingerprint == spec.fingerprint and not before.drift:
-                return Outcome(False, before.record)
-            try:
-                outcome = self._load(spec, before)
-            except TrackerError as exc:
-                telemetry.count(self.store, ASSET, exc.result or "loader")
-                raise
-            except OSError as exc:
-                telemetry.count(self.store, ASSET, "loader")
-                raise LoaderError(
-                    f"the kernel refused a step of the load ({exc.strerror}): "
-                    "the tracker that ran before keeps running"
-                ) from exc
-            telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
-        if outcome.new_follower:
-            follower_process.hand_to_unit()
+            outcome = self._load_and_count(spec)
+        if outcome.new_keeper:
+            keeper_unit.hand_over()
         return outcome
 
     def follow(self) -> follower_process.OwnThread:
@@ -233,6 +240,29 @@ class Tracker:
         if self.own_follower is None:
             self.own_follower = follower_process.OwnThread(self.folder)
         return self.own_follower
+
+    def _load_and_count(self, spec: Spec) -> Outcome:
+        self.require_bpffs()
+        self.pins.recover()
+        before = self.read()
+        if before.record and before.fingerprint == spec.fingerprint and not before.drift:
+            self._settle_holder(before.record)
+            return Outcome(False, before.record)
+        try:
+            outcome = self._load(spec, before)
+        except TrackerError as exc:
+            telemetry.count(self.store, ASSET, exc.result or "loader")
+            self._settle_holder(before.record)
+            raise
+        except OSError as exc:
+            telemetry.count(self.store, ASSET, "loader")
+            self._settle_holder(before.record)
+            raise LoaderError(
+                f"the kernel refused a step of the load ({exc.strerror}): "
+                "the tracker that ran before keeps running"
+            ) from exc
+        telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
+        return outcome
 
     def check(self, spec: Spec) -> Verdict:
         """What a load would be refused for before it touches the kernel, as the same errors."""
@@ -247,14 +277,16 @@ class Tracker:
         verdict = _require(facts, spec)
         if verdict.tier == NETLINK:
             return self._load_netlink(spec, before, facts, verdict)
-        entry = ENTRIES[str(verdict.tier)]
-        _raise_memlock()
+        probes = attach.probes_of(str(verdict.tier), facts.symbols)
+        # Before anything is opened here, which it would have open too
+        new_keeper = verdict.lifecycle == HELD and self._start_holder()
         portid = seed.random_portid()
         with ExitStack() as stack:
-            obj = stack.enter_context(BpfObject(Libbpf(), content, spec.btf_path))
+            types = _types_file(facts, spec, stack)
+            obj = stack.enter_context(BpfObject(Libbpf(), content, types))
             has_iterators = facts.probes["map_iterators"].value == YES
             obj.select(
-                [entry.insert, entry.delete, "kprobe_seed"]
+                [*(probe.program for probe in probes), "kprobe_seed"]
                 + (ITERATOR_PROGRAMS if has_iterators else []),
                 PROGRAMS,
             )
@@ -272,19 +304,27 @@ class Tracker:
             # A follower's entries have other cookies, and the take-in finds all that lives
             if LIVE in others and not is_followed(before.record):
                 maps.copy(others[LIVE], obj.map_fd(LIVE))
-            links = _attach(obj, entry, facts)
+            links = {probe.pin: probe.attach(obj, facts.symbols) for probe in probes}
             last_pass = self._take_in(obj, facts, maps, portid, before)
             copied_ns = time.monotonic_ns()
             if CLOSED in others:
                 # Not earlier: a flow deleted before the take-in may be in the old map alone
                 maps.copy(others[CLOSED], obj.map_fd(CLOSED))
+            token = None
+            if verdict.lifecycle == HELD:
+                token = os.urandom(8).hex()
+                holder.hold(token, links, self.holder_path)
+                links = {}
             if has_iterators:
                 links.update(_bind_iterators(obj, stack))
-            record = _make_record(spec, verdict, facts, obj, entry, links, last_pass)
+            record = _make_record(spec, verdict, facts, obj, probes, links, last_pass)
+            if token:
+                record["held"] = token
             record_fd = stack.enter_context(bpf.closing(_record_map(record)))
             pinned_maps = {name: obj.map_fd(name) for name in _MAPS}
             self.pins.replace({**links, **pinned_maps, RECORD: record_fd})
             obj.keep()
+            self._settle_holder(record)
             if CLOSED in others:
                 # And once more: until it was gone, the old delete program moved flows there too
                 self._wait_gone(before, Loaded(record))
@@ -296,14 +336,32 @@ class Tracker:
                 f"({'; '.join(after.drift) or 'another record'}): load it again"
             )
         self._wait_gone(before, after)
-        return Outcome(True, record, verdict)
+        return Outcome(True, record, verdict, new_keeper)
+
+    def _start_holder(self) -> bool:
+        """Sees to it that somebody holds links; says whether a process had to be started."""
+        if holder.look(self.holder_path) is not None:
+            return False
+        if self.stays:
+            self.own_holder = holder.Holder(self.holder_path)
+            self.own_holder.start()
+            return False
+        holder.start(self.holder_path)
+        return True
+
+    def _settle_holder(self, record: dict[str, object] | None) -> None:
+        """Has the links of all other loads let go."""
+        held = holder.look(self.holder_path)
+        token = record.get("held") if record else None
+        if held is not None and (token is None or set(held.sets) - {token}):
+            holder.keep(str(token) if token else None, self.holder_path)
 
     def _load_netlink(self, spec: Spec, before: Loaded, facts: Facts, verdict: Verdict) -> Outcome:
         """No programs: the same maps, and a process that writes them. The tracker so far goes only
         when that is done, but its maps are not the ones that are read from the moment of the swap.
         """
         former = self.read_pulse()
-        has_follower = self.follow_here or (former is not None and former.is_alive())
+        has_follower = self.stays or (former is not None and former.is_alive())
         with ExitStack() as stack:
             old = self._old_maps(before)
             for fd in old.values():
@@ -316,9 +374,10 @@ class Tracker:
             record_fd = stack.enter_context(bpf.closing(_record_map(record)))
             pulse_fd = stack.enter_context(bpf.closing(pulse.make_map()))
             self.pins.replace({**made, pulse.PIN: pulse_fd, RECORD: record_fd})
-            if self.follow_here:
+            if self.stays:
                 self.follow()
             started = follower_process.ensure(self.folder, self.read_pulse, has_follower)
+            self._settle_holder(None)
             self._wait_gone(before, Loaded(record))
             if CLOSED in replaced:
                 # And once more: until now, flows were moved there too
@@ -393,17 +452,19 @@ class Tracker:
 
     def unload(self) -> bool:
         """Takes the tracker out of the kernel; says whether there was one."""
-        if not self.pins.names():
+        if not self.pins.names() and self.holding_process() is None:
             return False
         with self._locked():
             before, follower = self.read(), self.read_pulse()
             self.pins.remove()
+            self._settle_holder(None)
             self._wait_gone(before, Loaded())
             follower_process.await_end(follower)
             return True
 
     def forget_lock(self) -> None:
-        """Removes the lock file, for a host that is to keep nothing of ours."""
+        """Removes lock file and socket, for a host that is to keep nothing of ours."""
+        holder.forget(self.holder_path)
         try:
             os.unlink(self.lock_path)
             os.rmdir(os.path.dirname(self.lock_path))
@@ -436,13 +497,17 @@ def _require(facts: Facts, spec: Spec) -> Verdict:
     if not verdict.supported:
         more = "; ".join(filter(None, (verdict.summary, hint(facts, verdict))))
         raise LoaderError(f"this host cannot run the object: {more}")
-    if verdict.lifecycle == HELD:
-        raise LoaderError(
-            f"kernel {facts.kernel} cannot pin the links of {verdict.tier} "
-            f"({facts.probes['perf_links'].evidence}), and this release has no process to hold "
-            "them: use kernel 5.15 or newer"
-        )
     return verdict
+
+
+def _types_file(facts: Facts, spec: Spec, stack: ExitStack) -> str | None:
+    """The file that libbpf is to take the kernel's types from, None for the kernel itself."""
+    if facts.btf.source != "archive":
+        return spec.btf_path
+    found = btf_archive.find(btf_archive.running())
+    if found is None:
+        raise BtfNotFound(f"{btf_archive.PATH} was changed while it was looked at: load again")
+    return stack.enter_context(btf_archive.as_file(found[1]))
 
 
 def load_modules() -> None:
@@ -468,16 +533,6 @@ def load_modules() -> None:
             )
 
 
-def _raise_memlock() -> None:
-    # Before 5.11 maps count against RLIMIT_MEMLOCK; later kernels do not look
-    try:
-        resource.setrlimit(
-            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        )
-    except (OSError, ValueError):
-        return
-
-
 def _fits(name: str, info: bpf.MapInfo, spec: Spec) -> bool:
     wanted = {
         LIVE: spec.max_entries,
@@ -485,16 +540,6 @@ def _fits(name: str, info: bpf.MapInfo, spec: Spec) -> bool:
         COUNTERS_MAP: len(COUNTERS),
     }
     return info.max_entries == wanted[name]
-
-
-def _attach(obj: BpfObject, entry: Entry, facts: Facts) -> dict[str, int]:
-    """Delete first, insert last: an entry whose end would be missed is never written."""
-    delete = facts.symbols[symbols.DELETE] if entry.by_symbol else None
-    insert = facts.symbols[symbols.INSERT] if entry.by_symbol else None
-    return {
-        "link_delete": obj.attach(entry.delete, delete),
-        "link_insert": obj.attach(entry.insert, insert),
-    }
 
 
 def _map_work(obj: BpfObject, has_iterators: bool) -> seed.MapCalls:
@@ -521,14 +566,11 @@ def _make_record(
     verdict: Verdict,
     facts: Facts,
     obj: BpfObject,
-    entry: Entry,
+    probes: tuple[attach.Probe, ...],
     links: dict[str, int],
     last_pass: int,
 ) -> dict[str, object]:
-    programs = {
-        "insert": bpf.prog_info(obj.program_fd(entry.insert)),
-        "delete": bpf.prog_info(obj.program_fd(entry.delete)),
-    }
+    programs = {probe.role: bpf.prog_info(obj.program_fd(probe.program)) for probe in probes}
     has_iterators = not _ITERATORS.keys().isdisjoint(links)
     if has_iterators:
         programs["dump"] = bpf.prog_info(obj.program_fd("iter_dump"))
@@ -566,9 +608,19 @@ def _numbers(record: dict[str, object], name: str) -> dict[str, int]:
     return value if isinstance(value, dict) else {}
 
 
+def _role(pin: str) -> str:
+    """Of the program behind a link."""
+    return _ITERATORS.get(pin) or pin[len(attach.PREFIX) :]
+
+
+def _probe_pins(record: dict[str, object]) -> list[str]:
+    roles = set(_numbers(record, "programs")) - set(_ITERATORS.values())
+    return [attach.PREFIX + role for role in roles]
+
+
 def _probe_links(loaded: Loaded) -> list[int]:
     links = _numbers(loaded.record or {}, "links")
-    return [links[name] for name in _PROBES if name in links]
+    return [number for name, number in links.items() if name not in _ITERATORS]
 
 
 def _link_exists(link_id: int) -> bool:

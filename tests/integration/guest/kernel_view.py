@@ -17,15 +17,15 @@ from .commands import PINS, SPEC_FILE, GuestError, bpftool, run, status
 
 OBJECTS = Path("/var/lib/btfleet/objects")
 UNIT = "btfleet-conntracker.service"
-LINK_TYPES = {"core/fentry": "tracing", "core/kprobe": "perf_event", "iter": "iter"}
-PROGRAM_TYPES = {"core/fentry": "tracing", "core/kprobe": "kprobe", "iter": "tracing"}
+LINK_TYPES = {"fentry": "tracing", "fexit": "tracing", "iter": "iter"}
+PROGRAM_TYPES = {"fentry": "tracing", "fexit": "tracing", "iter": "tracing"}
 ITERATORS = {
     "dump_live": "dump",
     "dump_closed": "dump",
     "entries_live": "entries",
     "entries_closed": "entries",
 }
-ROLES = {"link_insert": "insert", "link_delete": "delete", **ITERATORS}
+OURS = ("fentry_", "fexit_", "kprobe_", "kretprobe_", "iter_")
 MAP_TYPES = {
     "conntrack_live": "hash",
     "conntrack_closed": "lru_hash",
@@ -54,14 +54,16 @@ def verify(spec: dict[str, Any] | None = None) -> str:
     programs = {program["id"]: program for program in bpftool("prog", "show")}
     for name, number in record["links"].items():
         link = bpftool("link", "show", "pinned", str(PINS / name))
-        role = ROLES[name]
-        kind = "iter" if name in ITERATORS else record["tier"]
+        role = _role(name)
+        kind = "iter" if name in ITERATORS else record["tier"].partition("/")[2]
         _expect(f"the id of {name}", link["id"], number)
-        _expect(f"the type of {name}", link["type"], LINK_TYPES[kind])
+        _expect(f"the type of {name}", link["type"], LINK_TYPES.get(kind, "perf_event"))
         _expect(f"the program of {name}", link["prog_id"], record["programs"][role])
         program = programs[link["prog_id"]]
-        _expect(f"the type of program {role}", program["type"], PROGRAM_TYPES[kind])
+        _expect(f"the type of program {role}", program["type"], PROGRAM_TYPES.get(kind, "kprobe"))
         _expect(f"the tag of program {role}", program["tag"], record["tags"][role])
+    if record["lifecycle"] == "held":
+        _verify_held(record, said["holder"])
     for name, number in record["maps"].items():
         found = bpftool("map", "show", "pinned", str(PINS / name))
         _expect(f"the id of {name}", found["id"], number)
@@ -83,19 +85,34 @@ def verify(spec: dict[str, Any] | None = None) -> str:
     )
 
 
+def _role(pin: str) -> str:
+    return ITERATORS.get(pin) or pin.removeprefix("link_")
+
+
+def _verify_held(record: dict[str, Any], holder: int) -> None:
+    """The unit's process has a perf event of each program, and nobody else has one."""
+    wanted = {
+        number for role, number in record["programs"].items() if role not in ITERATORS.values()
+    }
+    events = [one for one in bpftool("perf", "show") if one["prog_id"] in wanted]
+    _expect("which programs are held", sorted(one["prog_id"] for one in events), sorted(wanted))
+    _expect("who holds them", {one["pid"] for one in events}, {holder})
+    _expect("the holder", holder, int(_unit("MainPID")))
+
+
 def _unit(name: str) -> str:
     return run("systemctl", "show", UNIT, f"--property={name}", "--value").strip()
 
 
 def _is_ours(program: dict[str, Any]) -> bool:
-    return str(program.get("name", "")).startswith(("fentry_", "kprobe_", "iter_"))
+    return str(program.get("name", "")).startswith(OURS)
 
 
 def look() -> dict[str, object]:
     """All that a refused load must leave as it was."""
     pins = {}
     for path in sorted(PINS.iterdir()) if PINS.is_dir() else []:
-        kind = "link" if path.name in ROLES else "map"
+        kind = "link" if path.name in ITERATORS or path.name.startswith("link_") else "map"
         pins[path.name] = bpftool(kind, "show", "pinned", str(path))["id"]
     objects = sorted(OBJECTS.iterdir()) if OBJECTS.is_dir() else []
     return {

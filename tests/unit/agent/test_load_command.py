@@ -39,9 +39,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(
         load_command,
         "Tracker",
-        lambda follow_here: Tracker(
-            store, str(tmp_path / "bpf" / "btfleet"), follow_here=follow_here
-        ),
+        lambda stays: Tracker(store, str(tmp_path / "bpf" / "btfleet"), stays=stays),
     )
     return store
 

@@ -9,7 +9,8 @@ import platform
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import facts, symbols
+from btfleet.kernel import btf_archive, facts, symbols
+from btfleet.kernel.libbpf import Btf
 from btfleet.kernel.support import assess
 
 from tests.unit.kernel_access import needs_bpf
@@ -121,8 +122,11 @@ def test_a_btf_file_that_is_not_one_is_the_evidence(tmp_path: Path) -> None:
     assert f"btf_path {path} is not BTF" in found.probes["btf"].evidence
 
 
-def test_a_btf_file_without_the_types_is_the_evidence(objects: dict[str, Path]) -> None:
-    """The object's own BTF has them, one of another program has not."""
+def test_a_btf_file_with_the_types_is_taken(
+    objects: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object's own BTF has them; it must not be compared with this kernel's."""
+    monkeypatch.setattr(facts, "_places", lambda _btf: {})
     good = facts.gather(str(objects["x86_64"]))
     if good.libbpf is None:
         pytest.skip("no libbpf")
@@ -205,3 +209,73 @@ def test_privileges_are_the_effective_capabilities(
     facts._privileges(probes)
     assert probes["privileges"].value == value
     assert probes["privileges"].evidence.endswith(f"effective capabilities: {names}")
+
+
+# --- types from files ----------------------------------------------------------------------------
+
+
+class Types:
+    """BTF as a file would give it."""
+
+    def __init__(self, **moved: int) -> None:
+        self._moved = moved
+
+    def members(self, name: str) -> dict[str, int] | None:
+        wanted = facts.NEEDED_MEMBERS[name]
+        return {member: self._moved.get(member, 64) for member in wanted}
+
+    def __enter__(self) -> Types:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        return
+
+
+def probe_of(monkeypatch: pytest.MonkeyPatch, there: Types, here: Types | None) -> facts.Probe:
+    monkeypatch.setattr(Btf, "of_file", lambda *_arguments: there)
+    places = facts._places(here) if here else {}  # type: ignore[arg-type]
+    return facts._file_probe(None, "/x", "btf_path /x", places)  # type: ignore[arg-type]
+
+
+def test_a_file_that_agrees_with_the_kernel_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert probe_of(monkeypatch, Types(), Types()).value == "yes"
+
+
+def test_a_file_of_another_kernel_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = probe_of(monkeypatch, Types(status=1024), Types(status=960))
+    assert probe == facts.Probe(
+        "no",
+        "btf_path /x is of another kernel (nf_conn.status is at byte 128 there, at 120 in "
+        "this one): name a BTF file of this kernel with btf_path",
+    )
+
+
+def test_without_types_to_compare_with_a_file_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert probe_of(monkeypatch, Types(status=1024), None).value == "yes"
+
+
+def test_a_kernel_without_types_takes_those_of_the_archive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without = facts.Probe("no", "the kernel gives no BTF")
+    none = facts.BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
+    monkeypatch.setattr(btf_archive, "find", lambda _kernel: ("a/b.btf", b"types"))
+    monkeypatch.setattr(Btf, "of_file", lambda *_arguments: Types())
+    found, probe = facts._from_archive(None, none, without)  # type: ignore[arg-type]
+    assert found == facts.BtfFacts("archive", "embedded", "a/b.btf")
+    assert probe.value == "yes"
+
+
+def test_an_archive_without_the_kernel_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without = facts.Probe("no", "the kernel gives no BTF")
+    none = facts.BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
+    monkeypatch.setattr(btf_archive, "find", lambda _kernel: None)
+    monkeypatch.setattr(btf_archive, "PATH", str(tmp_path / "btf.tar.gz"))
+    assert facts._from_archive(None, none, without)[1] == without  # type: ignore[arg-type]
+    (tmp_path / "btf.tar.gz").touch()
+    probe = facts._from_archive(None, none, without)[1]  # type: ignore[arg-type]
+    assert probe.evidence.startswith(
+        f"the kernel gives no BTF; {tmp_path}/btf.tar.gz has nothing for kernel "
+    )

@@ -132,7 +132,8 @@ def maps_of(types: Types) -> dict[str, dict[str, list[int]]]:
 
 def test_maps_have_the_declared_shapes(types: Types) -> None:
     found = maps_of(types)
-    assert set(found) == set(layout.SHAPES)
+    # what running calls were made with is the programs' own affair, and is not pinned
+    assert set(found) == {*layout.SHAPES, "calls"}
     for name, shape in layout.SHAPES.items():
         assert found[name]["type"] == [shape.type]
         assert found[name]["key"] == [shape.key_size]

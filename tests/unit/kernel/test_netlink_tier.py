@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import access, follower_process, pulse, status
+from btfleet.kernel import access, follower_process, keeper_unit, pulse, status
 from btfleet.kernel import tracker as tracker_module
 from btfleet.kernel.facts import YES, Facts, Probe, gather
 from btfleet.kernel.layout import LIVE
@@ -33,7 +33,7 @@ def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker
         return replace(real, probes={**real.probes, "bpffs": Probe(YES, "the test's own")})
 
     monkeypatch.setattr(tracker_module, "gather", with_bpffs)
-    monkeypatch.setattr(follower_process, "hand_to_unit", lambda: None)
+    monkeypatch.setattr(keeper_unit, "hand_over", lambda: None)
     store = Store(str(tmp_path / "etc" / "spec.json"), str(tmp_path / "var"))
     with bpffs_at(tmp_path / "bpf") as mount:
         made = Tracker(store, str(mount / "btfleet"), str(tmp_path / "run" / "lock"))
@@ -54,7 +54,7 @@ def pid(tracker: Tracker) -> int:
 
 def test_a_load_leaves_a_process_that_follows(tracker: Tracker, spec: Spec) -> None:
     outcome = tracker.load(spec)
-    assert (outcome.changed, outcome.new_follower) == (True, True)
+    assert (outcome.changed, outcome.new_keeper) == (True, True)
     loaded = tracker.read()
     assert loaded.drift == ()
     assert loaded.fingerprint == spec.fingerprint
@@ -90,7 +90,7 @@ def test_another_size_is_adopted_by_the_same_process(tracker: Tracker, spec: Spe
     tracker.load(spec)
     first = pid(tracker)
     outcome = tracker.load(replace(spec, max_entries=4096))
-    assert (outcome.changed, outcome.new_follower) == (True, False)
+    assert (outcome.changed, outcome.new_keeper) == (True, False)
     assert pid(tracker) == first
     assert status.read(tracker).maps[LIVE]["max_entries"] == 4096
 
@@ -98,7 +98,7 @@ def test_another_size_is_adopted_by_the_same_process(tracker: Tracker, spec: Spe
 def test_the_boot_units_process_takes_over(tracker: Tracker, spec: Spec) -> None:
     tracker.load(spec)
     first = pid(tracker)
-    unit = replace(tracker, follow_here=True)
+    unit = replace(tracker, stays=True)
     assert not unit.load(spec).changed
     waiting = unit.follow()
     assert eventually(lambda: pid(tracker) == os.getpid())

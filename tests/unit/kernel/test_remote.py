@@ -220,7 +220,7 @@ def test_nothing_overridden_is_the_base() -> None:
 
 
 def test_the_order_of_tiers_makes_no_other_spec() -> None:
-    tiers = ["core/kprobe", "core/fentry"]
+    tiers = list(reversed(BASE.tiers))
     raw = content({"tiers": tiers}, {"tiers": PATH})
     made = remote.overlay(BASE, remote.parse_wanted(raw, "it"), frozenset({"CONNTRACK.tiers"}))
     assert made.spec.fingerprint == BASE.fingerprint

@@ -112,9 +112,9 @@ def test_anything_but_an_object_of_settings_is_refused(data: object) -> None:
 @pytest.mark.parametrize(
     "tiers",
     [
-        ["core/fentry", "core/kprobe"],
-        ["core/kprobe", "core/fentry"],
-        ("core/kprobe", "core/fentry", "core/kprobe"),
+        list(TIERS),
+        list(reversed(TIERS)),
+        (*reversed(TIERS), TIERS[1]),
     ],
 )
 def test_the_order_of_tiers_does_not_matter(tiers: object) -> None:

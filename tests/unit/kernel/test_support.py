@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from btfleet.kernel import symbols
 from btfleet.kernel.facts import BtfFacts, Facts, Probe
+from btfleet.kernel.spec import DEFAULT_TIERS
 from btfleet.kernel.support import Verdict, assess, hint
 
-FENTRY, KPROBE = "core/fentry", "core/kprobe"
+FENTRY, KPROBE, FEXIT, KRETPROBE = DEFAULT_TIERS
 DEADLOCK = "symbol:tasks_rcu_exit_srcu"
 SHARED = {
     "lockdown_allows_reads": "kernel lockdown is confidentiality, which forbids BPF programs to "
@@ -34,11 +35,13 @@ FENTRY_ONLY = {
     "btf_function:__nf_conntrack_hash_insert": "__nf_conntrack_hash_insert is not in BTF",
     "btf_function:nf_ct_delete": "nf_ct_delete is not in BTF",
 }
-KPROBE_ONLY = {
-    "kprobe_programs": "the kernel refuses kprobe programs",
+KPROBE_ONLY = {"kprobe_programs": "the kernel refuses kprobe programs"}
+INSERT_GONE = {
     "symbol:__nf_conntrack_hash_insert": "no function __nf_conntrack_hash_insert to attach to",
-    "symbol:nf_ct_delete": "no function nf_ct_delete to attach to",
 }
+DELETE_GONE = {"symbol:nf_ct_delete": "no function nf_ct_delete to attach to"}
+EVERY = (*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *INSERT_GONE, *DELETE_GONE)
+CALLERS = ("__nf_conntrack_confirm", "nf_conntrack_hash_check_insert")
 NO_BLOCKER = ("batch_lookups", "jit", "perf_links")
 
 
@@ -46,6 +49,7 @@ def host(lockdown: str | None = "none", **changed: str) -> Facts:
     """A host with everything, but for what is changed."""
     values = dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER], "yes")
     values["conntrack_events"] = "yes"
+    values.update(dict.fromkeys([*INSERT_GONE, *DELETE_GONE], "yes"))
     values[DEADLOCK] = "no"
     values.update(changed)
     return Facts(
@@ -55,7 +59,7 @@ def host(lockdown: str | None = "none", **changed: str) -> Facts:
         libbpf={"path": "/usr/lib/libbpf.so.1", "version": "1.5"},
         btf=BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux"),
         modules={},
-        symbols=dict.fromkeys(symbols.WANTED, "x"),
+        symbols={**{name: name for name in symbols.WANTED}, symbols.DELETE_PART: None},
         sysctl={},
         probes={name: Probe(value, f"seen of {name}") for name, value in values.items()},
     )
@@ -69,7 +73,7 @@ def test_a_host_with_everything_gets_the_best_tier() -> None:
 def test_what_every_tier_needs_rules_out_every_tier(probe: str, sentence: str) -> None:
     reason = f"{sentence} (seen of {probe})"
     verdict = assess(host(**{probe: "no"}))
-    assert verdict == Verdict(False, None, None, {FENTRY: [reason], KPROBE: [reason]})
+    assert verdict == Verdict(False, None, None, {key: [reason] for key in DEFAULT_TIERS})
     assert verdict.summary == reason
 
 
@@ -89,17 +93,98 @@ def test_what_kprobe_needs_counts_once_fentry_is_out(probe: str, sentence: str) 
     verdict = assess(host(**{"tracing_programs": "no", probe: "no"}))
     assert not verdict.supported
     assert verdict.reasons == {
-        FENTRY: ["the kernel refuses tracing programs (seen of tracing_programs)"],
-        KPROBE: [f"{sentence} (seen of {probe})"],
+        **{
+            key: ["the kernel refuses tracing programs (seen of tracing_programs)"]
+            for key in (FENTRY, FEXIT)
+        },
+        **{key: [f"{sentence} (seen of {probe})"] for key in (KPROBE, KRETPROBE)},
     }
 
 
-@pytest.mark.parametrize("probe", [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER, DEADLOCK])
+INLINED = next(iter(INSERT_GONE))
+
+
+def test_where_the_insert_function_is_inlined_its_callers_are_taken() -> None:
+    verdict = assess(host(**{INLINED: "no"}))
+    assert (verdict.tier, verdict.lifecycle) == (FEXIT, "pinned")
+    reason = f"{INSERT_GONE[INLINED]} (seen of {INLINED})"
+    assert verdict.reasons == {FENTRY: [reason], KPROBE: [reason]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "lifecycle"),
+    [
+        ({"tracing_programs": "no"}, "pinned"),
+        ({DEADLOCK: "yes"}, "pinned"),
+        ({f"btf_function:{CALLERS[0]}": "no"}, "pinned"),
+        ({f"btf_function:{CALLERS[1]}": "no", "perf_links": "no"}, "held"),
+    ],
+)
+def test_they_are_taken_by_kretprobes_where_fexit_is_out(
+    changed: dict[str, str], lifecycle: str
+) -> None:
+    verdict = assess(host(**{INLINED: "no", **changed}))
+    assert (verdict.tier, verdict.lifecycle) == (KRETPROBE, lifecycle)
+
+
+def test_the_deadlock_can_be_taken_as_a_risk_for_fexit_too() -> None:
+    facts = host(**{INLINED: "no", DEADLOCK: "yes"})
+    assert assess(facts, allow_fentry_deadlock=True).tier == FEXIT
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_without_one_of_the_callers_nothing_is_left(caller: str) -> None:
+    verdict = assess(host(**{INLINED: "no", f"symbol:{caller}": "no"}))
+    assert not verdict.supported
+    assert verdict.reasons[KRETPROBE] == [
+        f"no function {caller} to attach to (seen of symbol:{caller})"
+    ]
+
+
+def test_a_copy_with_a_suffix_is_for_kprobes_alone() -> None:
+    facts = host()
+    renamed = {**facts.symbols, symbols.INSERT: f"{symbols.INSERT}.constprop.0"}
+    verdict = assess(replace(facts, symbols=renamed))
+    assert verdict.tier == KPROBE
+    assert verdict.reasons[FENTRY] == [
+        (
+            f"the kernel calls {symbols.INSERT} {symbols.INSERT}.constprop.0, "
+            "which only kprobes can be attached to"
+        )
+    ]
+
+
+def test_a_kernel_that_ends_flows_past_the_delete_function_gets_kprobes() -> None:
+    facts = host()
+    parts = {**facts.symbols, symbols.DELETE_PART: "nf_ct_delete.part.0"}
+    verdict = assess(replace(facts, symbols=parts))
+    assert verdict.tier == KPROBE
+    assert verdict.reasons[FENTRY] == [
+        (
+            "the kernel ends flows in nf_ct_delete.part.0, past nf_ct_delete, and only kprobes "
+            "can be attached to it"
+        )
+    ]
+
+
+def test_without_the_delete_function_there_is_no_tier() -> None:
+    verdict = assess(host(**dict.fromkeys(DELETE_GONE, "no")))
+    assert not verdict.supported
+    assert set(verdict.reasons) == set(DEFAULT_TIERS)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *INSERT_GONE, *DELETE_GONE, *NO_BLOCKER, DEADLOCK],
+)
 def test_a_probe_without_an_answer_rules_nothing_out(probe: str) -> None:
     assert assess(host(**{probe: "inconclusive"})) == Verdict(True, FENTRY, "pinned", {})
 
 
-@pytest.mark.parametrize("probe", [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *NO_BLOCKER, DEADLOCK])
+@pytest.mark.parametrize(
+    "probe",
+    [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *INSERT_GONE, *DELETE_GONE, *NO_BLOCKER, DEADLOCK],
+)
 def test_a_probe_that_was_not_made_rules_nothing_out(probe: str) -> None:
     facts = host()
     probes = {name: value for name, value in facts.probes.items() if name != probe}
@@ -143,9 +228,9 @@ def test_the_spec_can_forbid_what_the_host_could_fall_back_to() -> None:
     verdict = assess(host(tracing_programs="no"), tiers=(FENTRY,))
     assert not verdict.supported
     assert verdict.reasons[KPROBE] == ["the spec allows only core/fentry"]
-    assert verdict.summary == (
+    assert verdict.summary.startswith(
         "core/fentry: the kernel refuses tracing programs (seen of tracing_programs); "
-        "core/kprobe: the spec allows only core/fentry"
+        "core/kprobe: the spec allows only core/fentry; core/fexit: "
     )
 
 
@@ -154,12 +239,15 @@ def test_kprobe_links_that_cannot_be_pinned_are_held() -> None:
     assert assess(host(tracing_programs="no", perf_links="inconclusive")).lifecycle == "pinned"
     # fentry links are not perf links
     assert assess(host(perf_links="no")).lifecycle == "pinned"
+    # and the lifecycle of those that are needed goes for kretprobes too
+    inlined = host(**{INLINED: "no", "tracing_programs": "no", "perf_links": "no"})
+    assert assess(inlined).lifecycle == "held"
 
 
 @pytest.mark.parametrize("mode", ["integrity", "confidentiality"])
 def test_a_refusal_under_lockdown_names_it(mode: str) -> None:
     verdict = assess(host(mode, tracing_programs="no", kprobe_programs="no"))
-    for tier in (FENTRY, KPROBE):
+    for tier in DEFAULT_TIERS:
         assert f" programs under kernel lockdown={mode} (" in verdict.reasons[tier][0]
 
 
@@ -176,15 +264,16 @@ def test_confidentiality_comes_first_and_with_its_evidence() -> None:
     assert not verdict.supported
     for texts in verdict.reasons.values():
         assert texts[0].endswith("read kernel memory (seen of lockdown_allows_reads)")
-    # what both tiers share is said once
+    # what all tiers share is said once
     assert verdict.summary.count("lockdown is confidentiality") == 1
     assert verdict.summary.count("no usable BTF") == 1
 
 
 def test_every_reason_against_a_tier_is_given() -> None:
-    verdict = assess(host(**dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY], "no")))
-    assert len(verdict.reasons[FENTRY]) == len(SHARED) + len(FENTRY_ONLY)
-    assert len(verdict.reasons[KPROBE]) == len(SHARED) + len(KPROBE_ONLY)
+    gone = (*INSERT_GONE, *DELETE_GONE)
+    verdict = assess(host(**dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *gone], "no")))
+    assert len(verdict.reasons[FENTRY]) == len(SHARED) + len(FENTRY_ONLY) + len(gone)
+    assert len(verdict.reasons[KPROBE]) == len(SHARED) + len(KPROBE_ONLY) + len(gone)
 
 
 @pytest.mark.parametrize(

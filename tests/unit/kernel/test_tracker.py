@@ -87,7 +87,8 @@ class Host:
 def tracker(tmp_path: Path) -> Iterator[Tracker]:
     store = Store(str(tmp_path / "etc" / "spec.json"), str(tmp_path / "var"))
     with bpffs_at(tmp_path / "bpf") as mount:
-        yield Tracker(store, str(mount / "btfleet"), str(tmp_path / "run" / "lock"))
+        run = tmp_path / "run"
+        yield Tracker(store, str(mount / "btfleet"), str(run / "lock"), str(run / "holder"))
 
 
 @pytest.fixture
@@ -243,12 +244,6 @@ def test_the_same_spec_again_changes_nothing(host: Host, monkeypatch: pytest.Mon
         ({"libbpf": "no"}, LoaderError, "seen of libbpf", "loader"),
         ({"btf": "no"}, BtfNotFound, "seen of btf", "btf_not_found"),
         ({"hash_maps": "no"}, LoaderError, "this host cannot run the object: the kernel", "loader"),
-        (
-            {"tracing_programs": "no", "perf_links": "no"},
-            LoaderError,
-            "kernel 6.1.0 cannot pin the links of core/kprobe",
-            "loader",
-        ),
     ],
 )
 def test_a_host_that_cannot_is_refused_counted_and_left_alone(

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rows of the matrix, as data: a host of the lab, what is different about it, what it gets.
+
+A new kind of host is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lab.paths import CHECKOUT
+
+PINNED, HELD = "pinned", "held"
+
+# Types of the guests' kernels, made from their images
+ARCHIVE = CHECKOUT / "build" / "matrix" / "btf-archive.tar.gz"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is done to a stock host. `script` runs in it as root, now and early at each boot."""
+
+    kernel_args: str = ""
+    script: str = ""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The host tracks: in this tier, its links pinned or held, with types from there."""
+
+    tier: str
+    lifecycle: str = PINNED
+    btf: str = "default"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The host cannot, and the rollout says why, in words that match `reason`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of host. `variables` are the role's. `ci` says that each change is tested on it."""
+
+    name: str
+    host: str
+    gets: Tracked | Refused
+    variant: Variant = Variant()
+    variables: Mapping[str, object] = field(default_factory=dict)
+    ci: bool = False
+
+
+# Symbols are looked for in this file, by name, so a copy without one is a kernel that inlines it.
+# A module's symbols appear with the module.
+INSERT_INLINED = Variant(
+    script="""
+modprobe nf_conntrack_netlink
+umount -q /proc/kallsyms || true
+grep -v ' __nf_conntrack_hash_insert\\b' /proc/kallsyms >/run/kallsyms
+mount --bind /run/kallsyms /proc/kallsyms
+"""
+)
+# An empty file in its place is what a kernel without BTF comes down to for a reader.
+NO_BTF = Variant(
+    script="""
+: >/run/no-btf
+mount --bind /run/no-btf /sys/kernel/btf/vmlinux
+"""
+)
+BTF_FILE = Variant(
+    script="""
+[ -s /root/kernel.btf ] || cp /sys/kernel/btf/vmlinux /root/kernel.btf
+"""
+    + NO_BTF.script
+)
+NO_MODULE_BTF = Variant(
+    script="""
+mkdir -p /run/btf
+mount --bind /sys/kernel/btf /run/btf
+mount -t tmpfs -o mode=755 tmpfs /sys/kernel/btf
+cp /run/btf/vmlinux /sys/kernel/btf/
+"""
+)
+# systemd's own sandboxes of units mount a read-only system all the same.
+READ_ONLY_USR = Variant(
+    script="""
+mount --bind /usr /usr
+mount -o remount,ro,bind /usr
+"""
+)
+KPROBES_OFF = Variant(
+    script="""
+mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
+echo 0 >/sys/kernel/debug/kprobes/enabled
+"""
+)
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("debian12", "debian12", Tracked("core/kprobe"), ci=True),
+        Row("debian13", "debian13", Tracked("core/fentry"), ci=True),
+        Row("debian12-k510", "debian12-k510", Tracked("core/kprobe", HELD)),
+        Row("debian13-k73", "debian13-k73", Tracked("core/fentry")),
+        Row(
+            "lockdown-integrity",
+            "debian12",
+            Tracked("core/kprobe"),
+            Variant(kernel_args="lockdown=integrity"),
+        ),
+        Row(
+            "lockdown-confidentiality",
+            "debian12",
+            Refused("kernel lockdown is confidentiality"),
+            Variant(kernel_args="lockdown=confidentiality"),
+        ),
+        Row(
+            "bpffs-unmounted",
+            "debian12",
+            Refused("no bpf file system"),
+            Variant(script="systemctl mask --now sys-fs-bpf.mount; umount -q /sys/fs/bpf || true"),
+        ),
+        Row("kprobes-off", "debian13", Refused("kprobes are switched off"), KPROBES_OFF),
+        Row(
+            "conntrack-absent",
+            "debian12",
+            Refused("the kernel does not answer for conntrack"),
+            Variant(script="echo 'install nf_conntrack /bin/false' >/etc/modprobe.d/none.conf"),
+        ),
+        Row("no-btf", "debian12", Refused("the kernel gives no BTF"), NO_BTF),
+        Row(
+            "no-btf-archive",
+            "debian12",
+            Tracked("core/kprobe", btf="embedded"),
+            NO_BTF,
+            {"conntracker_btf_archive": str(ARCHIVE)},
+        ),
+        Row(
+            "no-btf-file",
+            "debian12",
+            Tracked("core/kprobe", btf="custom"),
+            BTF_FILE,
+            {"conntracker_btf_path": "/root/kernel.btf"},
+        ),
+        Row("insert-inlined", "debian13", Tracked("core/fexit"), INSERT_INLINED),
+        Row("insert-inlined-k61", "debian12", Tracked("core/kretprobe"), INSERT_INLINED),
+        Row(
+            "insert-inlined-k510",
+            "debian12-k510",
+            Tracked("core/kretprobe", HELD),
+            INSERT_INLINED,
+        ),
+        Row("no-module-btf", "debian13", Tracked("core/kprobe"), NO_MODULE_BTF),
+        Row("read-only-usr", "debian13", Tracked("core/fentry"), READ_ONLY_USR),
+    )
+}

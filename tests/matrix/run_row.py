@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One row: the guest from its first boot to the uninstall, and what was found on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from tests.matrix import cells
+from tests.matrix.cells import Cell, Result
+from tests.matrix.guest import TESTS, Guest
+from tests.matrix.rows import Refused, Row
+
+# An emulated guest takes its time to be well; once it is, a short look is enough
+VARIABLES = {
+    "conntracker_batches": ["100%"],
+    "conntracker_settle_seconds": 180,
+    "conntracker_soak_seconds": 3,
+}
+FLOWS = "--flows 240 --min-flows 200 --rounds 2"
+
+
+def run_row(row: Row, inputs: str, log: Path) -> Result:
+    """Never raises for what a guest does: that is the row's trouble."""
+    guest = Guest(row, log)
+    found: dict[str, Cell] = {}
+    trouble, kernel = None, ""
+    begin = time.monotonic()
+    try:
+        guest.boot()
+        kernel = guest.must("uname -r").strip()
+        guest.prepare()
+        if isinstance(row.gets, Refused):
+            _refused(row, guest, found)
+        else:
+            _tracked(row, guest, found)
+    except Exception as error:  # noqa: BLE001  (one bad row must not stop the rest)
+        trouble = " ".join(str(error).split()) or type(error).__name__
+    finally:
+        guest.stop()
+    return Result(row.name, inputs, kernel, int(time.monotonic() - begin), found, trouble)
+
+
+def _refused(row: Row, guest: Guest, found: dict[str, Cell]) -> None:
+    done = guest.playbook("rollout", {**VARIABLES, **row.variables})
+    found.update(cells.of_refusal(row, *done))
+    _uninstall(guest, found)
+
+
+def _tracked(row: Row, guest: Guest, found: dict[str, Cell]) -> None:
+    variables = {**VARIABLES, **row.variables}
+    done = guest.playbook("rollout", variables)
+    if done.status != 0:
+        reason = next((line for line in done.output.splitlines() if "msg:" in line), "")
+        found["verdict"] = Cell(False, f"the rollout failed: {reason.strip()[:160]}")
+        return
+    found.update(_state(row, guest))
+    found["idempotent"] = cells.of_second_run(*guest.playbook("rollout", variables))
+    guest.must(f"cd {TESTS}; python3 -m guest.kernel_view verify")
+    found["oracle"] = cells.of_oracle(
+        *guest.run(f"cd {TESTS}; python3 -m nat all --load-command 'btfleet load' {FLOWS}")
+    )
+    guest.reboot()
+    after = _state(row, guest)
+    bad = [f"{name}: {cell.text}" for name, cell in after.items() if cell.good is False]
+    if not bad:
+        view = guest.run(f"cd {TESTS}; python3 -m guest.kernel_view verify")
+        bad = [] if view.status == 0 else [view.output.strip()]
+    found["reboot"] = Cell(not bad, "; ".join(bad) or "as before")
+    _uninstall(guest, found)
+
+
+def _state(row: Row, guest: Guest) -> dict[str, Cell]:
+    status = json.loads(guest.run("btfleet status --json").output)
+    verdict = json.loads(guest.run("btfleet check --json").output)
+    return cells.of_status(row, status, verdict)
+
+
+def _uninstall(guest: Guest, found: dict[str, Cell]) -> None:
+    done = guest.playbook("uninstall", {"uninstall_confirm": "yes"})
+    if done.status != 0:
+        found["uninstall"] = Cell(False, f"it ended with {done.status}")
+        return
+    found["uninstall"] = cells.of_traces(
+        *guest.run(f"cd {TESTS}; python3 -m guest.traces compare before.json")
+    )
