@@ -70,6 +70,7 @@ def assess(
     facts: Facts, tiers: tuple[str, ...] = DEFAULT_TIERS, allow_fentry_deadlock: bool = False
 ) -> Verdict:
     """Goes down the ladder. A probe that is inconclusive does not rule a tier out."""
+    shared = _against_all(facts)
     against = {
         "core/fentry": lambda: _against_tracing(facts, ENTRY, allow_fentry_deadlock),
         "core/kprobe": lambda: _against_kprobe(facts, ENTRY),
@@ -81,7 +82,7 @@ def assess(
     for tier in TIERS:
         if tier == NETLINK and tier not in tiers:
             continue  # nobody has asked for it, so it needs no excuse
-        found = against[tier]()
+        found = [*([] if tier == NETLINK else shared), *against[tier]()]
         if tier not in tiers:
             found.append(f"the spec allows only {', '.join(tiers)}")
         if not found:

@@ -106,9 +106,9 @@ class Tracker:
     store: Store = field(default_factory=Store)
     folder: str = FOLDER
     lock_path: str = LOCK
+    holder_path: str = holder.SOCKET
     stays: bool = False
     own_follower: follower_process.OwnThread | None = field(default=None, init=False)
-    holder_path: str = holder.SOCKET
     own_holder: holder.Holder | None = field(default=None, init=False)
 
     @property

@@ -112,9 +112,9 @@ def test_anything_but_an_object_of_settings_is_refused(data: object) -> None:
 @pytest.mark.parametrize(
     "tiers",
     [
-        list(TIERS),
-        list(reversed(TIERS)),
-        (*reversed(TIERS), TIERS[1]),
+        list(DEFAULT_TIERS),
+        list(reversed(DEFAULT_TIERS)),
+        (*reversed(DEFAULT_TIERS), DEFAULT_TIERS[1]),
     ],
 )
 def test_the_order_of_tiers_does_not_matter(tiers: object) -> None:
@@ -144,7 +144,7 @@ def test_the_fingerprint_never_changes_by_itself() -> None:
     assert Spec.from_dict(settings).fingerprint == (
         "c1d203adfa0ddb57eb5a2b0dbcfed1e79a0d6f354c639162477bffed35c2c8ba"
     )
-    assert Spec(SHA).fingerprint == (
+    assert Spec(SHA, tiers=("core/fentry", "core/kprobe")).fingerprint == (
         "b0c73985a660693560658ddabce57079bfacded372d1ecf0751725556f31b4eb"
     )
 
