@@ -31,6 +31,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wante
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import remote
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import INCONCLUSIVE
+from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import TIERS
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import State
 
 from tests.unit.compliance.hosts import (
@@ -273,7 +274,7 @@ def test_a_better_tier_than_the_one_in_force_is_named() -> None:
 
 def _followed(drift: tuple[str, ...] = (), unfollowed: int = 0) -> Host:
     """A host of the tier netlink, under lockdown."""
-    spec = replace(SPEC, tiers=("core/fentry", "core/kprobe", "netlink"))
+    spec = replace(SPEC, tiers=TIERS)
     made = record(
         tier="netlink",
         degraded="lockdown",

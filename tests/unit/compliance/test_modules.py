@@ -53,7 +53,7 @@ def test_a_host_without_any_of_it_is_judged_and_the_dry_run_says_the_same(call: 
         ({"waivers": [{**WAIVER, "control": "no.such"}]}, "'no.such', which is no control"),
         ({"waivers": [{**WAIVER, "expires": "soon"}]}, "expires 'soon', needed: a date"),
         ({"settings": {"max_entries": 1}}, "max_entries is 1, needed: a number from 1024"),
-        ({"settings": {"tiers": ["netlink"]}}, "tiers holds 'netlink'"),
+        ({"settings": {"tiers": ["core/magic"]}}, "tiers holds 'core/magic'"),
         ({"_version": "../x", "_sha256": "0" * 64}, "version is '../x'"),
     ],
 )
