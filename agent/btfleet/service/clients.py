@@ -66,9 +66,9 @@ class Clients:
 
     def sweep(self, now: float, known: Container[str]) -> None:
         """Takes out who is neither live nor `known`, and the oldest where there are too many."""
-        entries = list(self._entries.items())
         kept_ones = []
-        for host, entry in entries:
+        # copy() is one step; a list of items() makes a tuple for each, and others run in between
+        for host, entry in self._entries.copy().items():
             is_live = self.is_live(entry, now)
             if not is_live:
                 entry.snapshot = None  # or who stays away would keep an old one in memory
@@ -97,7 +97,7 @@ class Clients:
         """How many are live (and ask for a product)."""
         return sum(
             self.is_live(entry, now) and (product is None or product in entry.products)
-            for entry in list(self._entries.values())
+            for entry in self._entries.copy().values()
         )
 
 
