@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A client that shares nothing with ours but the .proto file: curl for HTTP/2, protoc for messages."""
+"""A client with nothing of ours but the .proto file: curl speaks HTTP/2, protoc the messages."""
 
 from __future__ import annotations
 
