@@ -51,7 +51,7 @@ def running(folder: Path, hosts: list[str]) -> Iterator[dict[str, Any]]:
             "compliance_time_sync": False,
             "compliance_thresholds": {"certificate_days": 1},
             "compliance_folder": str(folder / "reports"),
-            "archive": str(next((CHECKOUT / "roles/conntracker/files").glob("btfleet-*.tar.gz"))),
+            "archive": max(map(str, CHECKOUT.glob("roles/conntracker/files/btfleet-*.tar.gz"))),
             "secrets_folder": str(folder),
         }
 

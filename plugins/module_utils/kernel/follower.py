@@ -15,9 +15,7 @@ import os
 import select
 import sys
 import time
-
-# netns imports it late, which a process that outlives its program's files must not do
-from concurrent import futures  # noqa: F401
+from concurrent import futures
 from typing import Iterator
 
 from . import bpf, flow_table, netns, pulse, record_map
@@ -29,6 +27,9 @@ from .layout import CLOSED, COUNTERS_MAP, FLAG_SEEDED, FLAGS_OFFSET, GENERATION_
 from .pulse import Pulse
 from .seed import next_pass
 from .spec import NETLINK, Spec
+
+# netns imports it late, which a process that outlives its program's files must not do
+_NETNS_NEEDS = futures.ThreadPoolExecutor
 
 # Seconds
 _TICK = 0.25
@@ -168,7 +169,8 @@ class Follower:
     def _complain(self, text: str) -> None:
         now = time.monotonic()
         if now >= self._complained:
-            print(f"btfleet: {text}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"btfleet: {text}\n")
+            sys.stderr.flush()
             self._complained = now + _COMPLAIN
 
     # --- one round ----------------------------------------------------------------------------

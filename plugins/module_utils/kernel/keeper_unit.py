@@ -24,4 +24,4 @@ def hand_over() -> None:
             timeout=300,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        print(f"btfleet: {UNIT} could not take over ({exc})", file=sys.stderr)
+        sys.stderr.write(f"btfleet: {UNIT} could not take over ({exc})\n")
