@@ -16,8 +16,9 @@ def run(options: argparse.Namespace) -> int:
     spec = Store().read_spec()
     facts = gather(spec.btf_path if spec else None)
     verdict = assess(facts, spec.tiers, spec.allow_fentry_deadlock) if spec else assess(facts)
+    more = hint(facts, verdict)
     if options.json:
-        print(json.dumps({**verdict.to_dict(), "facts": facts.to_dict()}))
+        print(json.dumps({**verdict.to_dict(), "hint": more, "facts": facts.to_dict()}))
     else:
         if verdict.supported:
             degraded = ", degraded" if verdict.degraded else ""
@@ -27,7 +28,6 @@ def run(options: argparse.Namespace) -> int:
         for tier, reasons in verdict.reasons.items():
             for reason in reasons:
                 print(f"  not {tier}: {reason}")
-        more = hint(facts, verdict)
         if more:
             print(f"  {more}")
     return 0 if verdict.supported else 1

@@ -226,7 +226,8 @@ def test_check_says_the_same_in_both_forms(run: Run) -> None:
     first, *others = plain_form.stdout.splitlines()
     assert first == (data["summary"] if data["supported"] else "not supported")
     assert others == [
-        f"  not {tier}: {reason}" for tier, reasons in data["reasons"].items() for reason in reasons
+        *(f"  not {tier}: {why}" for tier, reasons in data["reasons"].items() for why in reasons),
+        *([f"  {data['hint']}"] if data["hint"] else []),
     ]
     assert data["facts"]["probes"]["bpffs"]["value"] == "yes"
 
