@@ -20,11 +20,14 @@ options:
   tiers:
     description:
       - The tiers that are allowed.
+      - V(runtime) has to be allowed by name. It is for kernels without BTF, where bcc and the
+        kernel's headers are installed. The load takes the types from them, which takes a compiler
+        some seconds and 200 MB of memory; what runs then is the same object.
       - V(netlink) has to be allowed by name. It is for hosts where nothing may be loaded, and comes
         after all others. A process follows conntrack events and keeps the same table.
     type: list
     elements: str
-    choices: [core/fentry, core/kprobe, core/fexit, core/kretprobe, netlink]
+    choices: [core/fentry, core/kprobe, core/fexit, core/kretprobe, runtime, netlink]
     default: [core/fentry, core/kprobe, core/fexit, core/kretprobe]
   allow_fentry_deadlock:
     description:
@@ -120,7 +123,7 @@ facts:
     btf:
       description:
         - Where the types come from (C(source), C(path)) and the result code V(custom), V(embedded),
-          V(default) or V(btf_not_found).
+          V(default) or V(btf_not_found). The tier V(runtime) makes its own.
       type: dict
       returned: success
     modules:

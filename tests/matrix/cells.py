@@ -97,7 +97,7 @@ def of_status(row: Row, status: Mapping[str, Any], verdict: Mapping[str, Any]) -
     }
 
 
-GOOD_LOADS = ("default", "custom", "embedded")
+GOOD_LOADS = ("default", "custom", "embedded", "runtime", "netlink")
 
 
 def of_refusal(row: Row, status: int, output: str) -> dict[str, Cell]:

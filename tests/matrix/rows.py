@@ -118,6 +118,13 @@ ROWS = {
             Variant(kernel_args="lockdown=confidentiality"),
         ),
         Row(
+            "lockdown-netlink",
+            "debian12",
+            Tracked("netlink", HELD, "netlink"),
+            Variant(kernel_args="lockdown=confidentiality"),
+            {"conntracker_tiers": ["core/kprobe", "netlink"]},
+        ),
+        Row(
             "bpffs-unmounted",
             "debian12",
             Refused("no bpf file system"),
@@ -144,6 +151,13 @@ ROWS = {
             Tracked("core/kprobe", btf="custom"),
             BTF_FILE,
             {"conntracker_btf_path": "/root/kernel.btf"},
+        ),
+        Row(
+            "no-btf-runtime",
+            "debian12",
+            Tracked("runtime", PINNED, "runtime"),
+            NO_BTF,
+            {"conntracker_tiers": ["core/kprobe", "runtime"], "conntracker_install_compiler": True},
         ),
         Row("insert-inlined", "debian13", Tracked("core/fexit"), INSERT_INLINED),
         Row("insert-inlined-k61", "debian12", Tracked("core/kretprobe"), INSERT_INLINED),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import NO, YES, Facts
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import (
     NETLINK,
+    RUNTIME,
     TIERS,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import (
@@ -103,6 +104,8 @@ def btf(host: Host, _wanted: Wanted) -> Finding:
     expected = "BTF has the types that the object reads"
     if _is_followed(host):
         return not_applicable(expected, _NOTHING_LOADED)
+    if _record(host).get("tier") == RUNTIME:
+        return not_applicable(expected, "tier runtime: the types are made of the kernel's headers")
     if host.facts is None:
         return unknown(expected, host.why("facts"))
     probe = host.facts.probes.get("btf")

@@ -15,6 +15,7 @@ from typing import Mapping
 
 from . import symbols
 from .libbpf import BpfObject
+from .spec import RUNTIME
 
 # A link is pinned, or held, as this and its program's role
 PREFIX = "link_"
@@ -81,6 +82,8 @@ PROGRAMS = sorted({probe.program for probe in _ALL})
 
 def probes_of(tier: str, found: Mapping[str, str | None]) -> tuple[Probe, ...]:
     """What a tier attaches on a kernel with these functions."""
+    if tier == RUNTIME:  # without BTF there are but kprobes
+        tier = "core/kprobe" if found.get(symbols.INSERT) else "core/kretprobe"
     probes = TIERS[tier]
     if not found.get(symbols.DELETE_PART):
         return probes

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import tarfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Iterable, Iterator
@@ -80,6 +79,8 @@ def find(kernel: Kernel, path: str = PATH) -> tuple[str, bytes] | None:
 
     Raises BtfNotFound if the archive is damaged.
     """
+    import tarfile  # noqa: PLC0415  (slow, and seldom needed)
+
     try:
         with tarfile.open(path, "r:gz") as archive:
             members = {one.name: one for one in archive.getmembers() if one.isfile()}

@@ -16,7 +16,7 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import Callable
 
-from . import bpf, btf_archive, libc, symbols
+from . import bpf, btf_archive, header_types, libc, symbols
 from .errors import BtfNotFound, TrackerError
 from .libbpf import Btf, Libbpf
 
@@ -91,6 +91,7 @@ def gather(btf_path: str | None = None) -> Facts:
     btf = BtfFacts(None, "btf_not_found")
     if lib:
         btf, function_ids = _btf(lib, btf_path, probes)
+    _runtime(probes)
     _functions(function_ids, lib, probes)
     _bpf_features(function_ids, probes)
     _kprobe_events(found, probes)
@@ -358,6 +359,25 @@ def _from_archive(lib: Libbpf, facts: BtfFacts, without: Probe) -> tuple[BtfFact
     with btf_archive.as_file(content) as path:
         probe = _file_probe(lib, path, f"{member} in {btf_archive.PATH}", {})
     return BtfFacts("archive", "embedded", member), probe
+
+
+def of_headers(lib: Libbpf) -> tuple[BtfFacts, bytes]:
+    """Types made of the kernel's headers, which takes a compiler a while; raises BtfNotFound."""
+    content = header_types.measure()
+    where = f"what bcc made of the headers in {header_types.headers_path()}"
+    with btf_archive.as_file(content) as path:
+        probe = _file_probe(lib, path, where, {})
+    if probe.value == NO:
+        raise BtfNotFound(probe.evidence)
+    return BtfFacts("headers", "runtime", header_types.headers_path()), content
+
+
+def _runtime(probes: dict[str, Probe]) -> None:
+    for name, path in (
+        ("bcc", header_types.bcc_path()),
+        ("kernel_headers", header_types.headers_path()),
+    ):
+        probes[name] = Probe(YES if path else NO, path or "not installed")
 
 
 _OTHER_BTF = "name a BTF file of this kernel with btf_path"

@@ -13,11 +13,12 @@ from typing import Mapping
 
 from .errors import InvalidSpec
 
-NETLINK = "netlink"
+RUNTIME, NETLINK = "runtime", "netlink"
 # Taken where nobody has said which; the rest has to be allowed by name
 DEFAULT_TIERS = ("core/fentry", "core/kprobe", "core/fexit", "core/kretprobe")
+BY_NAME = (RUNTIME, NETLINK)
 # Best first. Further tiers take their place here.
-TIERS = (*DEFAULT_TIERS, NETLINK)
+TIERS = (*DEFAULT_TIERS, *BY_NAME)
 
 MIN_ENTRIES = 1024
 MAX_ENTRIES = 16777216

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from . import symbols
 from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts
-from .spec import DEFAULT_TIERS, NETLINK, TIERS
+from .spec import BY_NAME, DEFAULT_TIERS, NETLINK, RUNTIME, TIERS
 
 PINNED, HELD = "pinned", "held"
 
@@ -42,13 +42,13 @@ class Verdict:
         if self.supported:
             chosen = f"supported: tier {self.tier}, {self.lifecycle}"
             return f"{chosen} (degraded: {self.why_no_better})" if self.degraded else chosen
-        last = "; ".join(f"{NETLINK}: {text}" for text in self.reasons.get(NETLINK, ()))
-        return f"{self.why_no_better}; {last}" if last else self.why_no_better
+        last = [f"{tier}: {text}" for tier in BY_NAME for text in self.reasons.get(tier, ())]
+        return "; ".join([self.why_no_better, *last])
 
     @property
     def why_no_better(self) -> str:
-        """The reasons against the tiers of the object."""
-        every = [texts for tier, texts in self.reasons.items() if tier != NETLINK]
+        """The reasons against the tiers that nobody has to ask for."""
+        every = [texts for tier, texts in self.reasons.items() if tier not in BY_NAME]
         if not every:
             return ""
         # What stands against all of them is said once
@@ -57,7 +57,7 @@ class Verdict:
             f"{tier}: {text}"
             for tier, texts in self.reasons.items()
             for text in texts
-            if text not in shared and tier != NETLINK
+            if text not in shared and tier not in BY_NAME
         ]
         return "; ".join(shared + own)
 
@@ -70,19 +70,21 @@ def assess(
     facts: Facts, tiers: tuple[str, ...] = DEFAULT_TIERS, allow_fentry_deadlock: bool = False
 ) -> Verdict:
     """Goes down the ladder. A probe that is inconclusive does not rule a tier out."""
-    shared = _against_all(facts)
+    unreadable = _against_reading(facts)
+    shared = [*unreadable, *_refusals(facts, _SHARED)]
     against = {
         "core/fentry": lambda: _against_tracing(facts, ENTRY, allow_fentry_deadlock),
         "core/kprobe": lambda: _against_kprobe(facts, ENTRY),
         "core/fexit": lambda: _against_tracing(facts, CALLERS, allow_fentry_deadlock),
         "core/kretprobe": lambda: _against_kprobe(facts, CALLERS),
+        RUNTIME: lambda: [*unreadable, *_against_runtime(facts)],
         NETLINK: lambda: _refusals(facts, _NETLINK_NEEDS),
     }
     reasons: dict[str, list[str]] = {}
     for tier in TIERS:
-        if tier == NETLINK and tier not in tiers:
+        if tier in BY_NAME and tier not in tiers:
             continue  # nobody has asked for it, so it needs no excuse
-        found = [*([] if tier == NETLINK else shared), *against[tier]()]
+        found = [*([] if tier in BY_NAME else shared), *against[tier]()]
         if tier not in tiers:
             found.append(f"the spec allows only {', '.join(tiers)}")
         if not found:
@@ -93,16 +95,19 @@ def assess(
 
 def hint(facts: Facts, verdict: Verdict) -> str:
     """What could be done about a host that is not supported; empty if nothing."""
-    if verdict.supported or NETLINK in verdict.reasons or not assess(facts, (NETLINK,)).supported:
+    if verdict.supported:
         return ""
-    return f"tier {NETLINK} would be possible, if it is allowed (conntracker_tiers)"
+    for tier in BY_NAME:
+        if tier not in verdict.reasons and assess(facts, (tier,)).supported:
+            return f"tier {tier} would be possible, if it is allowed (conntracker_tiers)"
+    return ""
 
 
 def lifecycle(facts: Facts, tier: str) -> str:
     """Whether the kernel keeps a tier by itself, or a process has to keep it or its links."""
     if tier == NETLINK:
         return HELD
-    if tier in ("core/kprobe", "core/kretprobe") and _is(facts, "perf_links", NO):
+    if tier in ("core/kprobe", "core/kretprobe", RUNTIME) and _is(facts, "perf_links", NO):
         return HELD
     return PINNED
 
@@ -128,6 +133,13 @@ _SHARED = (
     (_SEED, f"no function {symbols.SEED} to take existing flows in with"),
 )
 
+# All but the kernel's own BTF
+_RUNTIME_NEEDS = (
+    *(row for row in _SHARED if row[0] != "btf"),
+    ("bcc", "no bcc to read the kernel's headers with (python3-bpfcc)"),
+    ("kernel_headers", "no headers of this kernel"),
+)
+
 # The maps, though no program: a process writes them
 _NETLINK_NEEDS = (
     *(row for row in _SHARED if row[0] not in ("libbpf", "btf", "kprobe_events", _SEED)),
@@ -135,15 +147,17 @@ _NETLINK_NEEDS = (
 )
 
 
-def _against_all(facts: Facts) -> list[str]:
-    found = []
-    if _is(facts, "lockdown_allows_reads", NO):
-        found.append(
-            "kernel lockdown is confidentiality, which forbids BPF programs to read kernel memory "
-            f"({facts.probes['lockdown_allows_reads'].evidence})"
-        )
-    found += _refusals(facts, _SHARED)
-    return found
+def _against_reading(facts: Facts) -> list[str]:
+    if not _is(facts, "lockdown_allows_reads", NO):
+        return []
+    evidence = facts.probes["lockdown_allows_reads"].evidence
+    what = "which forbids BPF programs to read kernel memory"
+    return [f"kernel lockdown is confidentiality, {what} ({evidence})"]
+
+
+def _against_runtime(facts: Facts) -> list[str]:
+    functions = CALLERS if _is(facts, f"symbol:{symbols.INSERT}", NO) else ENTRY
+    return [*_refusals(facts, _RUNTIME_NEEDS), *_against_kprobe(facts, functions)]
 
 
 def _refusals(facts: Facts, table: tuple[tuple[str, str], ...]) -> list[str]:

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Load results, counted on the host: which asset, where, and what came of it.
 
-A result is custom, embedded or default (loaded, with BTF from a file, from the archive, or from
-the kernel), netlink (a process follows conntrack events, and nothing had to be loaded), or
-btf_not_found, asset_read, verifier or loader (not loaded).
+A result is custom, embedded, default or runtime (loaded, with BTF from a file, from the archive,
+from the kernel, or made of the kernel's headers), netlink (a process follows conntrack events, and
+nothing had to be loaded), or btf_not_found, asset_read, verifier or loader (not loaded).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 
 from .store import Store, write_atomically
 
-NETLINK = "netlink"
-SUCCESSES = ("custom", "embedded", "default", NETLINK)
+RUNTIME, NETLINK = "runtime", "netlink"
+SUCCESSES = ("custom", "embedded", "default", RUNTIME, NETLINK)
 FAILURES = ("btf_not_found", "asset_read", "verifier", "loader")
 
 TAGS = ("asset", "platform", "platform_version", "kernel", "arch", "result")

@@ -11,6 +11,7 @@ before the swap leaves the old one as it was.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -38,12 +39,12 @@ from . import (
 )
 from .bpffs import FOLDER, RECORD, Pins, check_mounted
 from .errors import BtfNotFound, LoaderError, TrackerError
-from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts, gather, module_state
+from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts, gather, module_state, of_headers
 from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
 from .libbpf import BpfObject, Libbpf
 from .netlink_tier import is_followed
 from .pulse import Pulse
-from .spec import NETLINK, Spec
+from .spec import NETLINK, RUNTIME, Spec
 from .store import Store
 from .support import HELD, Verdict, assess, hint
 
@@ -282,8 +283,14 @@ class Tracker:
         new_keeper = verdict.lifecycle == HELD and self._start_holder()
         portid = seed.random_portid()
         with ExitStack() as stack:
-            types = _types_file(facts, spec, stack)
-            obj = stack.enter_context(BpfObject(Libbpf(), content, types))
+            lib = Libbpf()
+            if verdict.tier == RUNTIME:
+                btf, made = of_headers(lib)
+                facts = dataclasses.replace(facts, btf=btf)
+                types = stack.enter_context(btf_archive.as_file(made))
+            else:
+                types = _types_file(facts, spec, stack)
+            obj = stack.enter_context(BpfObject(lib, content, types))
             has_iterators = facts.probes["map_iterators"].value == YES
             obj.select(
                 [*(probe.program for probe in probes), "kprobe_seed"]
@@ -492,7 +499,7 @@ def _require(facts: Facts, spec: Spec) -> Verdict:
         return verdict
     if facts.probes["libbpf"].value == NO:
         raise LoaderError(facts.probes["libbpf"].evidence)
-    if facts.probes["btf"].value == NO:
+    if facts.probes["btf"].value == NO and verdict.tier != RUNTIME:
         raise BtfNotFound(facts.probes["btf"].evidence)
     if not verdict.supported:
         more = "; ".join(filter(None, (verdict.summary, hint(facts, verdict))))

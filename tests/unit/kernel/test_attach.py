@@ -31,6 +31,12 @@ def test_kprobes_end_flows_where_the_kernel_does() -> None:
         assert attach.probes_of(tier, PLAIN)[0].function == symbols.DELETE
 
 
+def test_tier_runtime_is_kprobes_on_what_there_is() -> None:
+    assert attach.probes_of("runtime", PLAIN) == attach.TIERS["core/kprobe"]
+    inlined = {**PLAIN, symbols.INSERT: None}
+    assert attach.probes_of("runtime", inlined) == attach.TIERS["core/kretprobe"]
+
+
 class Object:
     """Notes what is attached to what."""
 

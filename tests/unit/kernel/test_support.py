@@ -289,6 +289,53 @@ def test_a_summary_is_one_line(changed: dict[str, str], tiers: tuple[str, ...]) 
         assert verdict.summary == f"supported: tier {verdict.tier}, {verdict.lifecycle}"
 
 
+# --- runtime ------------------------------------------------------------------------------------
+
+WITH_RUNTIME = (*DEFAULT_TIERS, "runtime")
+NO_BTF = {"btf": "no", "bcc": "yes", "kernel_headers": "yes"}
+
+
+def test_runtime_is_taken_where_there_is_no_btf_and_says_why() -> None:
+    verdict = assess(host(**NO_BTF), WITH_RUNTIME)
+    assert (verdict.tier, verdict.lifecycle, verdict.degraded) == ("runtime", "pinned", False)
+    assert list(verdict.reasons) == list(DEFAULT_TIERS)
+    assert assess(host(**NO_BTF, perf_links="no"), WITH_RUNTIME).lifecycle == "held"
+
+
+def test_runtime_is_not_taken_where_the_kernel_has_types() -> None:
+    assert assess(host(bcc="yes", kernel_headers="yes"), WITH_RUNTIME).tier == FENTRY
+
+
+def test_runtime_is_not_taken_unasked_but_named() -> None:
+    facts = host(**NO_BTF)
+    verdict = assess(facts)
+    assert not verdict.supported
+    assert "runtime" not in verdict.reasons
+    assert hint(facts, verdict).startswith("tier runtime would be possible, if it is allowed")
+
+
+@pytest.mark.parametrize(
+    ("probe", "sentence"),
+    [
+        ("bcc", "no bcc to read the kernel's headers with (python3-bpfcc)"),
+        ("kernel_headers", "no headers of this kernel"),
+        *((name, text) for name, text in {**SHARED, **KPROBE_ONLY}.items() if name != "btf"),
+    ],
+)
+def test_what_runtime_needs_rules_it_out(probe: str, sentence: str) -> None:
+    verdict = assess(host(**{**NO_BTF, probe: "no"}), WITH_RUNTIME)
+    assert not verdict.supported
+    assert verdict.reasons["runtime"] == [f"{sentence} (seen of {probe})"]
+    assert f"runtime: {sentence}" in verdict.summary
+
+
+def test_runtime_takes_the_callers_where_the_insert_function_is_inlined() -> None:
+    assert assess(host(**NO_BTF, **{INLINED: "no"}), WITH_RUNTIME).tier == "runtime"
+    gone = {INLINED: "no", f"symbol:{CALLERS[0]}": "no"}
+    verdict = assess(host(**NO_BTF, **gone), WITH_RUNTIME)
+    assert f"no function {CALLERS[0]} to attach to" in verdict.reasons["runtime"][0]
+
+
 # --- netlink ------------------------------------------------------------------------------------
 
 ALL = (FENTRY, KPROBE, "netlink")

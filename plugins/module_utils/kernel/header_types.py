@@ -1,0 +1,205 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's types from its headers, for kernels without BTF: measured by bcc, written as BTF.
+
+bcc brings a compiler and the flags that a kernel's headers need. It is asked for nothing but
+numbers, where each member lies that the object reads; the object itself is the same as ever. The
+compiler runs in a process of its own, which takes its memory with it when it ends.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import platform
+import struct
+import subprocess
+from dataclasses import dataclass
+from typing import Sequence
+
+from . import btf_writer
+from .errors import BtfNotFound
+
+# The distribution's bcc is a module of the distribution's Python, whichever runs this
+PYTHON = "/usr/bin/python3"
+# Not under /usr/local, where PyPI's `bcc` would be, another program by the same name
+_BCC = (
+    "/usr/lib/python3*/dist-packages/bcc/__init__.py",
+    "/usr/lib*/python3*/site-packages/bcc/__init__.py",
+)
+_KHEADERS = "/sys/kernel/kheaders.tar.xz"
+_SECONDS = 600
+
+# mov64 r0, imm
+_RETURN_NUMBER = 0xB7
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A struct or union. `c` is what C calls it, `members` are name, type and, where a kernel may
+    be built without it, the option that it depends on.
+    """
+
+    name: str
+    c: str
+    members: tuple[tuple[str, str, str], ...]
+    is_union: bool = False
+
+
+def _struct(name: str, *members: tuple[str, str, str]) -> Shape:
+    return Shape(name, f"struct {name}", members)
+
+
+def _union(name: str, *members: tuple[str, str, str]) -> Shape:
+    return Shape(name, f"union {name}", members, is_union=True)
+
+
+_DST = "((struct nf_conntrack_tuple *)0)->dst"
+# What bpf/kernel_types.h has. A type is the key of another, `[n]` and `*` behind it as in C.
+SHAPES = {
+    "addr": _union("nf_inet_addr", ("all", "u32[4]", "")),
+    "port": _union("nf_conntrack_man_proto", ("all", "u16", "")),
+    "man": _struct("nf_conntrack_man", ("u3", "addr", ""), ("u", "port", ""), ("l3num", "u16", "")),
+    "dst_port": Shape("", f"typeof({_DST}.u)", (("all", "u16", ""),), is_union=True),
+    "dst": Shape(
+        "",
+        f"typeof({_DST})",
+        (("u3", "addr", ""), ("u", "dst_port", ""), ("protonum", "u8", "")),
+    ),
+    "tuple": _struct("nf_conntrack_tuple", ("src", "man", ""), ("dst", "dst", "")),
+    "hash": _struct("nf_conntrack_tuple_hash", ("tuple", "tuple", "")),
+    "zone": _struct("nf_conntrack_zone", ("id", "u16", ""), ("dir", "u8", "")),
+    "ns_common": _struct("ns_common", ("inum", "u32", "")),
+    "net": _struct("net", ("ns", "ns_common", "")),
+    "net_pointer": Shape("", "possible_net_t", (("net", "net*", "CONFIG_NET_NS"),)),
+    "nf_conn": _struct(
+        "nf_conn",
+        ("zone", "zone", "CONFIG_NF_CONNTRACK_ZONES"),
+        ("tuplehash", "hash[2]", ""),
+        ("status", "long", ""),
+        ("ct_net", "net_pointer", ""),
+    ),
+    "sk_buff": _struct("sk_buff", ("_nfct", "long", "")),
+}
+
+_INCLUDES = """#include <linux/skbuff.h>
+#include <net/net_namespace.h>
+#include <net/netfilter/nf_conntrack.h>
+"""
+
+# Reads {text, functions} as JSON and prints the code of each function as JSON
+_COMPILE = """
+import json, sys
+import bcc
+asked = json.load(sys.stdin)
+module = bcc.BPF(text=asked["text"].encode(), cflags=["-w"])
+print(json.dumps([module.dump_func(name.encode()).hex() for name in asked["functions"]]))
+"""
+
+
+def bcc_path() -> str | None:
+    """Where the distribution's bcc lies, None if it is not installed."""
+    found = [path for pattern in _BCC for path in glob.glob(pattern)]
+    return found[0] if found else None
+
+
+def headers_path() -> str | None:
+    """Where the running kernel's headers are, None if they are not there."""
+    build = f"/lib/modules/{platform.release()}/build"
+    if os.path.isdir(f"{build}/include"):
+        return build
+    return _KHEADERS if os.path.exists(_KHEADERS) else None
+
+
+def questions() -> dict[str, str]:
+    """C functions to their bodies, each of which returns one number: the size of a shape, or where
+    a member begins, -1 if this kernel is built without it.
+    """
+    asked = {}
+    for key, shape in SHAPES.items():
+        asked[f"size_{key}"] = f"return sizeof({shape.c});"
+        for name, _type, option in shape.members:
+            body = f"return __builtin_offsetof({shape.c}, {name});"
+            if option:
+                body = f"\n#ifdef {option}\n{body}\n#else\nreturn -1;\n#endif\n"
+            asked[f"at_{key}_{name}"] = body
+    return asked
+
+
+def to_btf(numbers: dict[str, int]) -> bytes:
+    """The answers to `questions` as BTF, in the byte order of this machine."""
+    shapes = {
+        key: btf_writer.Composite(
+            shape.name,
+            numbers[f"size_{key}"],
+            tuple(
+                (name, kind, numbers[f"at_{key}_{name}"])
+                for name, kind, _option in shape.members
+                if numbers[f"at_{key}_{name}"] >= 0
+            ),
+            shape.is_union,
+        )
+        for key, shape in SHAPES.items()
+    }
+    return btf_writer.write(shapes)
+
+
+def returned_number(code: bytes) -> int:
+    """What a BPF function returns that does nothing else; ValueError if it does more."""
+    if len(code) != 16 or code[0] != _RETURN_NUMBER or code[1] != 0:
+        raise ValueError(f"no function that returns a number ({code.hex()})")
+    return int(struct.unpack_from("=i", code, 4)[0])
+
+
+def measure() -> bytes:
+    """BTF of the running kernel, by bcc and its headers; raises BtfNotFound."""
+    asked = questions()
+    text = _INCLUDES + "".join(
+        f"int {name}(void *ctx)\n{{{body}}}\n" for name, body in asked.items()
+    )
+    code = _compile(text, list(asked))
+    try:
+        return to_btf(
+            {name: returned_number(bytes.fromhex(part)) for name, part in zip(asked, code)}
+        )
+    except ValueError as exc:
+        raise BtfNotFound(
+            f"bcc has compiled something else than it was asked for ({exc}): give a BTF file of "
+            "this kernel with btf_path"
+        ) from None
+
+
+def _compile(text: str, functions: Sequence[str]) -> list[str]:
+    try:
+        done = subprocess.run(
+            [PYTHON, "-I", "-c", _COMPILE],
+            input=json.dumps({"text": text, "functions": functions}),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise _not_compiled(str(exc)) from None
+    if done.returncode != 0:
+        raise _not_compiled(first_error(done.stderr))
+    code: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return code
+
+
+def first_error(text: str) -> str:
+    """The line of a compiler's or Python's messages that says the cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        if "error:" in line:
+            return line
+    return lines[-1] if lines else "no message"
+
+
+def _not_compiled(why: str) -> BtfNotFound:
+    return BtfNotFound(
+        f"bcc cannot read the headers of kernel {platform.release()} ({why}): "
+        "install the headers of this very kernel, or give a BTF file with btf_path"
+    )

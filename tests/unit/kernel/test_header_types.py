@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked of the kernel's headers, and what is made of the answers.
+
+bcc itself answers in a guest: row no-btf-runtime of the matrix.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from btfleet.kernel import header_types
+from btfleet.kernel.errors import BtfNotFound
+from btfleet.kernel.facts import NEEDED_MEMBERS
+from btfleet.kernel.libbpf import Btf, Libbpf
+
+OBJECT = Path(__file__).parents[3] / "build/bpf/conntrack-x86_64.bpf.o"
+
+
+def moved(numbers: dict[str, int], **others: int) -> dict[str, int]:
+    """Answers of a kernel in which each member lies somewhere else."""
+    return {**numbers, **others}
+
+
+@pytest.fixture
+def answers() -> dict[str, int]:
+    return {name: 8 * place for place, name in enumerate(header_types.questions())}
+
+
+def members(tmp_path: Path, numbers: dict[str, int], name: str) -> dict[str, int] | None:
+    path = tmp_path / "made.btf"
+    path.write_bytes(header_types.to_btf(numbers))
+    with Btf.of_file(Libbpf(), str(path)) as btf:
+        return btf.members(name)
+
+
+def test_each_member_that_the_object_needs_is_asked_for_and_found(
+    tmp_path: Path, answers: dict[str, int]
+) -> None:
+    for name, needed in NEEDED_MEMBERS.items():
+        assert needed <= set(members(tmp_path, answers, name) or ())
+    found = members(tmp_path, answers, "nf_conn")
+    assert found == {
+        name: answers[f"at_nf_conn_{name}"] * 8
+        for name in ("zone", "tuplehash", "status", "ct_net")
+    }
+
+
+def test_a_member_that_the_kernel_is_built_without_is_left_out(
+    tmp_path: Path, answers: dict[str, int]
+) -> None:
+    found = members(tmp_path, moved(answers, at_nf_conn_zone=-1), "nf_conn")
+    assert sorted(found or ()) == ["ct_net", "status", "tuplehash"]
+
+
+def named_types(path: Path) -> dict[str, dict[str, Any]]:
+    done = subprocess.run(
+        ["/usr/sbin/bpftool", "--json", "btf", "dump", "file", path],
+        capture_output=True,
+        check=True,
+    )
+    types = json.loads(done.stdout)["types"]
+    return {one["name"]: one for one in types if one["kind"] in ("STRUCT", "UNION")}
+
+
+def test_the_types_are_those_of_the_object(tmp_path: Path, answers: dict[str, int]) -> None:
+    """Else a member that the object came to read would be missing on hosts without BTF alone."""
+    made = tmp_path / "made.btf"
+    made.write_bytes(header_types.to_btf(answers))
+    ours, theirs = named_types(made), named_types(OBJECT)
+    for name, one in theirs.items():
+        if name in ours and name != "(anon)":
+            wanted = [member["name"] for member in one["members"]]
+            assert [member["name"] for member in ours[name]["members"]] == wanted, name
+    assert {"nf_conn", "nf_conntrack_tuple", "net", "sk_buff"} <= set(ours) & set(theirs)
+
+
+def returning(number: int) -> bytes:
+    return struct.pack("=BBhi", 0xB7, 0, 0, number) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+@pytest.mark.parametrize("number", [0, 152, -1])
+def test_the_number_is_read_out_of_the_code(number: int) -> None:
+    assert header_types.returned_number(returning(number)) == number
+
+
+@pytest.mark.parametrize(
+    "code",
+    [b"", returning(1)[:8], returning(1) + bytes(8), b"\x18" + returning(1)[1:]],
+    ids=["nothing", "no end", "more", "another operation"],
+)
+def test_code_that_does_anything_else_is_refused(code: bytes) -> None:
+    with pytest.raises(ValueError, match="no function that returns a number"):
+        header_types.returned_number(code)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "In file included\n/v/main.c:3:10: fatal error: 'x.h' file not found\n1 error.\n",
+            "/v/main.c:3:10: fatal error: 'x.h' file not found",
+        ),
+        (
+            "Traceback:\n  File x\nModuleNotFoundError: No module named 'bcc'\n",
+            "ModuleNotFoundError: No module named 'bcc'",
+        ),
+        ("", "no message"),
+    ],
+)
+def test_of_a_compilers_messages_the_cause_is_shown(text: str, line: str) -> None:
+    assert header_types.first_error(text) == line
+
+
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A Python in place of the distribution's, to fail as it would."""
+    path = tmp_path / "python3"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(header_types, "PYTHON", str(path))
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo 'main.c:1: error: no such header' >&2; exit 1", "main.c:1: error: no such header"),
+        ("exec /usr/bin/no-such-python", "no-such-python"),
+    ],
+)
+def test_a_compiler_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
+) -> None:
+    python(tmp_path, monkeypatch, script)
+    with pytest.raises(BtfNotFound, match=why) as caught:
+        header_types.measure()
+    assert "\n" not in str(caught.value)
+    assert "install the headers of this very kernel" in str(caught.value)
+
+
+def test_a_python_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_types, "PYTHON", "/nowhere/python3")
+    with pytest.raises(BtfNotFound, match="No such file or directory"):
+        header_types.measure()
+
+
+def test_code_of_another_kind_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = json.dumps(["00" * 24] * len(header_types.questions()))
+    python(tmp_path, monkeypatch, f"cat >/dev/null; echo '{code}'")
+    with pytest.raises(BtfNotFound, match="something else than it was asked for"):
+        header_types.measure()
