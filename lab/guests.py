@@ -12,10 +12,11 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lab import qemu, ssh
-from lab.catalogue import Host
+from lab.catalogue import Host, Image
 from lab.commands import run
 from lab.errors import GuestEnded, LabError
 from lab.image import ImageFiles, ensure_image
@@ -55,14 +56,45 @@ def start(
         return write_inventory(state, qemu.running_guests(state), key)
 
 
-def _launch(host: Host, files: ImageFiles, state: Path, append: str, memory_mb: int) -> None:
+def start_with_kernel(
+    host: Host,
+    kernel: Image,
+    state: Path,
+    say: Callable[[str], None],
+    append: str = "",
+    timeout: float = 600,
+) -> Path:
+    """Boot a guest that has shut itself down from its own disk, with another image's kernel."""
+    other = ensure_image(kernel, say)
+    files = replace(ensure_image(host.image, say), kernel=other.kernel, initrd=other.initrd)
+    key = ssh.private_key()
+    with locked(state / "lock"):
+        deadline = time.monotonic() + timeout
+        while host.name in qemu.running_guests(state):
+            if time.monotonic() > deadline:
+                raise LabError(f"{host.name} did not shut down in time")
+            time.sleep(0.3)
+        _launch(host, files, state, append, host.memory_mb, keep_disk=True)
+        _wait_for_ssh(host.name, state, key, deadline)
+        return write_inventory(state, qemu.running_guests(state), key)
+
+
+def _launch(
+    host: Host,
+    files: ImageFiles,
+    state: Path,
+    append: str,
+    memory_mb: int,
+    keep_disk: bool = False,
+) -> None:
     accelerator = qemu.machine_accelerator(qemu.find_machine(host))
     if accelerator == "tcg":
         qemu.check_version(qemu.find_machine(host).program)
     folder = state / host.name
-    # Left by a guest that ended by itself.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    if not keep_disk:
+        # Left by a guest that ended by itself.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     machine_id = str(uuid.uuid4())
     for attempts_left in (2, 1, 0):
         launch = qemu.Launch(folder, _free_port(), machine_id, memory_mb, append)

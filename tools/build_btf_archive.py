@@ -165,6 +165,13 @@ def _module(root: Path, release: str) -> bytes | None:
     return None
 
 
+def modules_of(image: Path, to: Path) -> list[str]:
+    """Copies all modules of an image's kernels to `to`/usr/lib/modules; says their releases."""
+    (to / "usr/lib").mkdir(parents=True, exist_ok=True)
+    _debugfs(image, f"rdump /usr/lib/modules {to / 'usr/lib'}")
+    return sorted(path.name for path in (to / "usr/lib/modules").iterdir())
+
+
 def extract(image: Path, to: Path) -> None:
     """The parts of an ext4 disk image that are needed."""
     listing = _debugfs(image, "ls -p /usr/lib/modules")

@@ -21,6 +21,7 @@ COLUMNS = (
     "oracle",
     "idempotent",
     "reboot",
+    "new kernel",
     "uninstall",
 )
 
@@ -77,20 +78,20 @@ def equal(found: object, wanted: object) -> Cell:
     return Cell(good, str(found) if good else f"{found}, wanted: {wanted}")
 
 
-def of_status(row: Row, status: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Cell]:
+def of_status(
+    wanted: Tracked, status: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> dict[str, Cell]:
     """What `btfleet status --json` and `btfleet check --json` make of a host that tracks."""
-    if not isinstance(row.gets, Tracked):
-        raise TypeError(f"{row.name} does not track")
     record = status.get("record") or {}
     loads = {one["result"]: one["count"] for one in status.get("load_results", ())}
     failed = {name: count for name, count in loads.items() if name not in GOOD_LOADS}
     return {
-        "verdict": equal(verdict.get("tier"), row.gets.tier)
-        if verdict.get("tier") != row.gets.tier
+        "verdict": equal(verdict.get("tier"), wanted.tier)
+        if verdict.get("tier") != wanted.tier
         else Cell(True, "supported"),
-        "tier": equal(record.get("tier"), row.gets.tier),
-        "lifecycle": equal(record.get("lifecycle"), row.gets.lifecycle),
-        "BTF": equal(record.get("btf_result"), row.gets.btf),
+        "tier": equal(record.get("tier"), wanted.tier),
+        "lifecycle": equal(record.get("lifecycle"), wanted.lifecycle),
+        "BTF": equal(record.get("btf_result"), wanted.btf),
         "load": Cell(not failed and bool(loads), ", ".join(loads) or "nothing was counted")
         if status.get("healthy")
         else Cell(False, "; ".join(status.get("drift", ())) or "nothing is loaded"),
@@ -112,6 +113,19 @@ def of_refusal(row: Row, status: int, output: str) -> dict[str, Cell]:
     if not found:
         return {"verdict": Cell(False, f"failed without: {row.gets.reason}")}
     return {"verdict": Cell(True, f"refused: {found.group()}")}
+
+
+def of_compliance(controls: Mapping[str, Mapping[str, Any]], tier: str) -> Cell:
+    """What `compliance_info` says of a host after it has got another kernel."""
+    failed = [
+        f"{name}: {one['actual']}"
+        for name, one in controls.items()
+        if name.startswith(("kernel.", "tracker.")) and one["status"] == "fail"
+    ]
+    named = str(controls.get("kernel.tier", {}).get("actual", ""))
+    if not failed and named != tier:
+        failed = [f"kernel.tier: {named}, wanted: {tier}"]
+    return Cell(not failed, "; ".join(failed) or tier)
 
 
 _RECAP = re.compile(r"ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)")

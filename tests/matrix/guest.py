@@ -8,15 +8,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lab import guests, qemu, ssh
 from lab.catalogue import find_host
+from lab.image import ensure_image
 from lab.paths import CHECKOUT
 from tests.matrix.rows import Row
+from tools.build_btf_archive import modules_of
 
 STATE = CHECKOUT / "build" / "lab-matrix"
 TESTS = "/root/btfleet-tests"
@@ -105,6 +108,43 @@ class Guest:
             time.sleep(2)
         raise RuntimeError("the guest did not come back")
 
+    def change_kernel(self, name: str) -> None:
+        """Reboots into the kernel of a host of the lab, with its modules."""
+        image = find_host(name).image
+        disk = ensure_image(image, self._say).disk
+        with tempfile.TemporaryDirectory() as folder:
+            modules_of(disk, Path(folder))
+            packed = subprocess.run(
+                ["tar", "-cz", "-C", f"{folder}/usr/lib", "modules"],
+                capture_output=True,
+                check=True,
+            ).stdout
+        self.must("tar -xz --keep-directory-symlink -C /usr/lib", packed)
+        self.run("systemctl poweroff")
+        self.inventory = guests.start_with_kernel(
+            self.host, image, STATE, self._say, self.variant.kernel_args
+        )
+        self.command = ssh.command_line(
+            qemu.running_guests(STATE)[self.host.name].port, ssh.private_key()
+        )
+        self.run("systemctl is-system-running --wait", timeout=600)
+
+    def compliance(self) -> dict[str, Any]:
+        """The controls of the module compliance_info, by id."""
+        done = self._run(
+            [
+                str(Path(sys.executable).with_name("ansible")),
+                f"--inventory={self.inventory}",
+                "--module-name=btfleet.conntrack.compliance_info",
+                "all",
+            ],
+            b"",
+            600,
+            {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        )
+        result, _end = json.JSONDecoder().raw_decode(done.output.partition("=> ")[2])
+        return {one["id"]: one for one in result["controls"]}
+
     def playbook(self, name: str, variables: Mapping[str, object]) -> Done:
         """One of the collection's playbooks."""
         return self._run(
@@ -118,9 +158,15 @@ class Guest:
             1800,
         )
 
-    def _run(self, command: Sequence[str], given: bytes, timeout: float) -> Done:
+    def _run(
+        self,
+        command: Sequence[str],
+        given: bytes,
+        timeout: float,
+        settings: Mapping[str, str] | None = None,
+    ) -> Done:
         # Ansible has its colours and its width from the environment
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", **(settings or {})}
         try:
             done = subprocess.run(
                 command,

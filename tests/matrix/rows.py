@@ -43,7 +43,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of host. `variables` are the role's. `ci` says that each change is tested on it."""
+    """One kind of host. `variables` are the role's. `ci` says that each change is tested on it.
+
+    With `new_kernel`, a host of the lab, it reboots into that one's kernel, where it has to get
+    `then`, and back.
+    """
 
     name: str
     host: str
@@ -51,6 +55,8 @@ class Row:
     variant: Variant = Variant()
     variables: Mapping[str, object] = field(default_factory=dict)
     ci: bool = False
+    new_kernel: str = ""
+    then: Tracked | None = None
 
 
 # Symbols are looked for in this file, by name, so a copy without one is a kernel that inlines it.
@@ -168,6 +174,20 @@ ROWS = {
             INSERT_INLINED,
         ),
         Row("no-module-btf", "debian13", Tracked("core/kprobe"), NO_MODULE_BTF),
+        Row(
+            "k61-to-k612",
+            "debian12",
+            Tracked("core/kprobe"),
+            new_kernel="debian13",
+            then=Tracked("core/fentry"),
+        ),
+        Row(
+            "k612-to-k73",
+            "debian13",
+            Tracked("core/fentry"),
+            new_kernel="debian13-k73",
+            then=Tracked("core/fentry"),
+        ),
         Row("read-only-usr", "debian13", Tracked("core/fentry"), READ_ONLY_USR),
     )
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.matrix import cells
 from tests.matrix.cells import Cell, Result
 from tests.matrix.guest import TESTS, Guest
-from tests.matrix.rows import Refused, Row
+from tests.matrix.rows import Refused, Row, Tracked
 
 # An emulated guest takes its time to be well; once it is, a short look is enough
 VARIABLES = {
@@ -49,32 +49,55 @@ def _refused(row: Row, guest: Guest, found: dict[str, Cell]) -> None:
 
 
 def _tracked(row: Row, guest: Guest, found: dict[str, Cell]) -> None:
+    if not isinstance(row.gets, Tracked):
+        raise TypeError(f"{row.name} does not track")
     variables = {**VARIABLES, **row.variables}
     done = guest.playbook("rollout", variables)
     if done.status != 0:
         reason = next((line for line in done.output.splitlines() if "msg:" in line), "")
         found["verdict"] = Cell(False, f"the rollout failed: {reason.strip()[:160]}")
         return
-    found.update(_state(row, guest))
+    found.update(_state(row.gets, guest))
     found["idempotent"] = cells.of_second_run(*guest.playbook("rollout", variables))
     guest.must(f"cd {TESTS}; python3 -m guest.kernel_view verify")
     found["oracle"] = cells.of_oracle(
         *guest.run(f"cd {TESTS}; python3 -m nat all --load-command 'btfleet load' {FLOWS}")
     )
     guest.reboot()
-    after = _state(row, guest)
-    bad = [f"{name}: {cell.text}" for name, cell in after.items() if cell.good is False]
-    if not bad:
-        view = guest.run(f"cd {TESTS}; python3 -m guest.kernel_view verify")
-        bad = [] if view.status == 0 else [view.output.strip()]
+    bad = _wrong(row.gets, guest)
     found["reboot"] = Cell(not bad, "; ".join(bad) or "as before")
+    if row.then:
+        guest.change_kernel(row.new_kernel)
+        new = guest.must("uname -r").strip()
+        bad = [*_wrong(row.then, guest), *_unfit(row.then, guest)]
+        guest.change_kernel(row.host)
+        bad += [
+            f"and back: {text}" for text in (*_wrong(row.gets, guest), *_unfit(row.gets, guest))
+        ]
+        found["new kernel"] = Cell(not bad, "; ".join(bad) or f"{new}: {row.then.tier}, and back")
     _uninstall(guest, found)
 
 
-def _state(row: Row, guest: Guest) -> dict[str, Cell]:
+def _state(wanted: Tracked, guest: Guest) -> dict[str, Cell]:
     status = json.loads(guest.run("btfleet status --json").output)
     verdict = json.loads(guest.run("btfleet check --json").output)
-    return cells.of_status(row, status, verdict)
+    return cells.of_status(wanted, status, verdict)
+
+
+def _wrong(wanted: Tracked, guest: Guest) -> list[str]:
+    """What the host says of itself that is not as wanted, and what bpftool says."""
+    found = _state(wanted, guest)
+    bad = [f"{name}: {cell.text}" for name, cell in found.items() if cell.good is False]
+    if not bad:
+        view = guest.run(f"cd {TESTS}; python3 -m guest.kernel_view verify")
+        bad = [] if view.status == 0 else [view.output.strip()]
+    return bad
+
+
+def _unfit(wanted: Tracked, guest: Guest) -> list[str]:
+    """What compliance says."""
+    cell = cells.of_compliance(guest.compliance(), wanted.tier)
+    return [] if cell.good else [f"compliance: {cell.text}"]
 
 
 def _uninstall(guest: Guest, found: dict[str, Cell]) -> None:

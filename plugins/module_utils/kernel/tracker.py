@@ -284,12 +284,11 @@ class Tracker:
         portid = seed.random_portid()
         with ExitStack() as stack:
             lib = Libbpf()
+            types = _types_file(facts, spec, stack)
             if verdict.tier == RUNTIME:
                 btf, made = of_headers(lib)
                 facts = dataclasses.replace(facts, btf=btf)
                 types = stack.enter_context(btf_archive.as_file(made))
-            else:
-                types = _types_file(facts, spec, stack)
             obj = stack.enter_context(BpfObject(lib, content, types))
             has_iterators = facts.probes["map_iterators"].value == YES
             obj.select(

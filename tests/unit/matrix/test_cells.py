@@ -10,7 +10,8 @@ from tests.matrix import cells
 from tests.matrix.cells import COLUMNS, Cell, Result
 from tests.matrix.rows import ROWS, Refused, Row, Tracked
 
-TRACKED = Row("old", "debian12-k510", Tracked("core/kprobe", "held"))
+WANTED = Tracked("core/kprobe", "held")
+TRACKED = Row("old", "debian12-k510", WANTED)
 REFUSED = Row("locked", "debian12", Refused("kernel lockdown is confidentiality"))
 STATUS = {
     "record": {"tier": "core/kprobe", "lifecycle": "held", "btf_result": "default"},
@@ -26,7 +27,7 @@ def test_every_row_names_a_host_of_the_lab_and_itself() -> None:
 
 
 def test_a_host_that_is_as_wanted_is_green() -> None:
-    found = cells.of_status(TRACKED, STATUS, {"tier": "core/kprobe"})
+    found = cells.of_status(WANTED, STATUS, {"tier": "core/kprobe"})
     assert all(cell.good for cell in found.values())
     assert set(found) < set(COLUMNS)
 
@@ -45,7 +46,7 @@ def test_a_host_that_is_as_wanted_is_green() -> None:
 def test_anything_else_makes_its_own_column_red(
     column: str, status: dict[str, object], verdict: dict[str, object]
 ) -> None:
-    found = cells.of_status(TRACKED, {**STATUS, **status}, {"tier": "core/kprobe", **verdict})
+    found = cells.of_status(WANTED, {**STATUS, **status}, {"tier": "core/kprobe", **verdict})
     assert [name for name, cell in found.items() if not cell.good] == [column]
 
 
@@ -103,3 +104,24 @@ def test_the_table_has_a_line_for_each_row_also_for_those_that_did_not_run() -> 
     assert "**✗** none" in first
     assert first.endswith("| red: it ended \\| badly |")
     assert second.endswith("| not run |")
+
+
+CONTROLS = {
+    "kernel.tier": {"status": "pass", "actual": "core/fentry"},
+    "tracker.attached": {"status": "pass", "actual": "two programs"},
+    "host.clock": {"status": "fail", "actual": "off"},
+}
+
+
+def test_compliance_has_to_name_the_tier_and_to_find_kernel_and_tracker_well() -> None:
+    assert cells.of_compliance(CONTROLS, "core/fentry") == Cell(True, "core/fentry")
+    other = cells.of_compliance(CONTROLS, "core/kprobe")
+    assert other == Cell(False, "kernel.tier: core/fentry, wanted: core/kprobe")
+    broken = {**CONTROLS, "tracker.attached": {"status": "fail", "actual": "none runs"}}
+    assert cells.of_compliance(broken, "core/fentry") == Cell(False, "tracker.attached: none runs")
+
+
+def test_a_row_with_another_kernel_says_what_it_gets_there() -> None:
+    for row in ROWS.values():
+        assert bool(row.new_kernel) == (row.then is not None)
+        assert not row.new_kernel or row.new_kernel in HOSTS
