@@ -33,8 +33,8 @@ lab: lab-setup ## boot a guest: make lab HOST=debian12; writes build/lab/invento
 lab-down: venv ## stop every guest
 	$(PYTHON) -m lab down --all
 
-matrix: lab-setup build ## every kind of host in turn, in real guests: make matrix ONLY="debian12 no-btf"
-	$(PYTHON) -m tests.matrix $(if $(ONLY),--only $(ONLY))
+matrix: lab-setup build ## every kind of host in turn, in real guests: make matrix ONLY="debian12 no-btf" CYCLES=100
+	$(PYTHON) -m tests.matrix $(if $(ONLY),--only $(ONLY)) $(if $(CYCLES),--cycles $(CYCLES) --again)
 
 bench: lab-setup build ## measure; writes JSON and a table under build/
 	$(PYTHON) -m benchmarks

@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ci", action="store_true", help="only those that are tested with each change"
     )
+    parser.add_argument("--cycles", type=int, default=3, help="of load and unload under traffic")
     parser.add_argument("--again", action="store_true", help="also the rows that are green")
     options = parser.parse_args(arguments)
     OUT.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = OUT / f"{row.name}.log"
         log.write_text("")
         make_archive(row)
-        result = run_row(row, inputs, log)
+        result = run_row(row, inputs, log, options.cycles)
         results[row.name] = result
         (OUT / f"row-{row.name}.json").write_text(result.to_json())
         write_report(results, OUT)

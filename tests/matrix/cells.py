@@ -20,6 +20,8 @@ COLUMNS = (
     "load",
     "oracle",
     "idempotent",
+    "repair",
+    "cycles",
     "reboot",
     "new kernel",
     "uninstall",
@@ -150,6 +152,15 @@ def of_oracle(status: int, output: str) -> Cell:
         return Cell(True, f"{max(flows)} flows, 0 missing, 0 extra")
     last = (output.strip().splitlines() or ["no output"])[-1]
     return Cell(False, last[:120])
+
+
+def of_cycles(status: int, output: str) -> Cell:
+    """Loads and unloads under traffic; a line of JSON for each tier."""
+    lines = output.strip().splitlines()
+    if status != 0 or not lines:
+        return Cell(False, (lines or ["no output"])[-1][:120])
+    done = [json.loads(line) for line in lines]
+    return Cell(True, ", ".join(f"{one['cycles']} with {one['flows']} flows" for one in done))
 
 
 def of_traces(status: int, output: str) -> Cell:

@@ -42,9 +42,18 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Breaks:
+    """What is done to the host once it tracks, and the drift that it then has to say."""
+
+    script: str
+    drift: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One kind of host. `variables` are the role's. `ci` says that each change is tested on it.
 
+    With `breaks`, it has to notice that, and the next rollout to repair it.
     With `new_kernel`, a host of the lab, it reboots into that one's kernel, where it has to get
     `then`, and back.
     """
@@ -55,6 +64,7 @@ class Row:
     variant: Variant = Variant()
     variables: Mapping[str, object] = field(default_factory=dict)
     ci: bool = False
+    breaks: Breaks | None = None
     new_kernel: str = ""
     then: Tracked | None = None
 
@@ -68,6 +78,29 @@ umount -q /proc/kallsyms || true
 grep -v ' __nf_conntrack_hash_insert\\b' /proc/kallsyms >/run/kallsyms
 mount --bind /run/kallsyms /proc/kallsyms
 """
+)
+# As a container without privileges has it: root, and none of the capabilities that count.
+NO_CAPABILITIES = Variant(
+    script="""
+cat >/usr/local/bin/python-in-container <<'END'
+#!/bin/sh
+exec setpriv --inh-caps=-all --bounding-set=-sys_admin,-bpf,-perfmon /usr/bin/python3 "$@"
+END
+chmod 755 /usr/local/bin/python-in-container
+"""
+)
+CONNTRACK_RELOADED = Breaks(
+    script="""
+nft flush ruleset
+for _ in 1 2 3 4; do
+    for module in $(lsmod | grep -oE '^(nf|nft|xt|ipt|ip6t|iptable|ip6table)_[a-z0-9_]+'); do
+        rmmod $module 2>/dev/null || true
+    done
+done
+[ ! -e /sys/module/nf_conntrack ]
+modprobe nf_conntrack_netlink
+""",
+    drift="nf_conntrack was loaded anew",
 )
 # An empty file in its place is what a kernel without BTF comes down to for a reader.
 NO_BTF = Variant(
@@ -135,6 +168,19 @@ ROWS = {
             "debian12",
             Refused("no bpf file system"),
             Variant(script="systemctl mask --now sys-fs-bpf.mount; umount -q /sys/fs/bpf || true"),
+        ),
+        Row(
+            "unprivileged",
+            "debian12",
+            Refused("not enough privileges"),
+            NO_CAPABILITIES,
+            {"ansible_python_interpreter": "/usr/local/bin/python-in-container"},
+        ),
+        Row(
+            "conntrack-reloaded",
+            "debian12",
+            Tracked("core/kprobe"),
+            breaks=CONNTRACK_RELOADED,
         ),
         Row("kprobes-off", "debian13", Refused("kprobes are switched off"), KPROBES_OFF),
         Row(

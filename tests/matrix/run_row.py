@@ -21,8 +21,11 @@ VARIABLES = {
 FLOWS = "--flows 240 --min-flows 200 --rounds 2"
 
 
-def run_row(row: Row, inputs: str, log: Path) -> Result:
-    """Never raises for what a guest does: that is the row's trouble."""
+def run_row(row: Row, inputs: str, log: Path, times: int) -> Result:
+    """Never raises for what a guest does: that is the row's trouble.
+
+    `times` are the cycles of load and unload.
+    """
     guest = Guest(row, log)
     found: dict[str, Cell] = {}
     trouble, kernel = None, ""
@@ -34,7 +37,7 @@ def run_row(row: Row, inputs: str, log: Path) -> Result:
         if isinstance(row.gets, Refused):
             _refused(row, guest, found)
         else:
-            _tracked(row, guest, found)
+            _tracked(row, row.gets, guest, found, times)
     except Exception as error:  # noqa: BLE001  (one bad row must not stop the rest)
         trouble = " ".join(str(error).split()) or type(error).__name__
     finally:
@@ -48,32 +51,41 @@ def _refused(row: Row, guest: Guest, found: dict[str, Cell]) -> None:
     _uninstall(guest, found)
 
 
-def _tracked(row: Row, guest: Guest, found: dict[str, Cell]) -> None:
-    if not isinstance(row.gets, Tracked):
-        raise TypeError(f"{row.name} does not track")
+def _tracked(row: Row, gets: Tracked, guest: Guest, found: dict[str, Cell], times: int) -> None:
     variables = {**VARIABLES, **row.variables}
     done = guest.playbook("rollout", variables)
     if done.status != 0:
         reason = next((line for line in done.output.splitlines() if "msg:" in line), "")
         found["verdict"] = Cell(False, f"the rollout failed: {reason.strip()[:160]}")
         return
-    found.update(_state(row.gets, guest))
+    found.update(_state(gets, guest))
     found["idempotent"] = cells.of_second_run(*guest.playbook("rollout", variables))
+    if row.breaks:
+        guest.must(row.breaks.script)
+        drift = json.loads(guest.run("btfleet status --json").output)["drift"]
+        done = guest.playbook("rollout", variables)
+        bad = [] if any(row.breaks.drift in text for text in drift) else [f"drift: {drift}"]
+        bad += [f"the rollout ended with {done.status}"] if done.status else _wrong(gets, guest)
+        found["repair"] = Cell(not bad, "; ".join(bad) or row.breaks.drift)
     guest.must(f"cd {TESTS}; python3 -m guest.kernel_view verify")
     found["oracle"] = cells.of_oracle(
         *guest.run(f"cd {TESTS}; python3 -m nat all --load-command 'btfleet load' {FLOWS}")
     )
+    found["cycles"] = cells.of_cycles(
+        *guest.run(
+            f"cd {TESTS}; python3 -m guest.cycles --times {times} --tiers {gets.tier}",
+            timeout=times * 120 + 600,
+        )
+    )
     guest.reboot()
-    bad = _wrong(row.gets, guest)
+    bad = _wrong(gets, guest)
     found["reboot"] = Cell(not bad, "; ".join(bad) or "as before")
     if row.then:
         guest.change_kernel(row.new_kernel)
         new = guest.must("uname -r").strip()
         bad = [*_wrong(row.then, guest), *_unfit(row.then, guest)]
         guest.change_kernel(row.host)
-        bad += [
-            f"and back: {text}" for text in (*_wrong(row.gets, guest), *_unfit(row.gets, guest))
-        ]
+        bad += [f"and back: {text}" for text in (*_wrong(gets, guest), *_unfit(gets, guest))]
         found["new kernel"] = Cell(not bad, "; ".join(bad) or f"{new}: {row.then.tier}, and back")
     _uninstall(guest, found)
 

@@ -155,6 +155,17 @@ def module_state(name: str) -> str:
     return "absent"
 
 
+def module_number(name: str) -> int | None:
+    """A number that a module gets anew each time that it is loaded; None if it has no folder.
+
+    It is the inode of that folder in sysfs, which counts up and is never used twice (5.5).
+    """
+    try:
+        return os.stat(f"/sys/module/{name}").st_ino
+    except OSError:
+        return None
+
+
 def _symbols(probes: dict[str, Probe]) -> dict[str, str | None]:
     try:
         found = symbols.read()

@@ -39,7 +39,17 @@ from . import (
 )
 from .bpffs import FOLDER, RECORD, Pins, check_mounted
 from .errors import BtfNotFound, LoaderError, TrackerError
-from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts, gather, module_state, of_headers
+from .facts import (
+    MODULE,
+    NETLINK_MODULE,
+    NO,
+    YES,
+    Facts,
+    gather,
+    module_number,
+    module_state,
+    of_headers,
+)
 from .layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
 from .libbpf import BpfObject, Libbpf
 from .netlink_tier import is_followed
@@ -133,6 +143,8 @@ class Tracker:
         for name, wanted in _numbers(record, "maps").items():
             drift += self._check_map(name, wanted)
         drift += self._check_held(record)
+        if record.get("module") not in (None, module_number(MODULE)):
+            drift.append(f"{MODULE} was loaded anew after the programs were attached: none runs")
         known = {*_probe_pins(record), *_numbers(record, "links"), *_MAPS, RECORD}
         if is_followed(record):
             known = {*_MAPS, pulse.PIN, RECORD}
@@ -590,6 +602,8 @@ def _make_record(
         "btf_result": facts.btf.result,
         "reads": BY_ITERATORS if has_iterators else BY_CALLS,
         "kernel": facts.kernel,
+        # kprobes end with their module, and their links do not tell
+        "module": module_number(MODULE),
         "programs": {name: info.id for name, info in programs.items()},
         "tags": {name: info.tag for name, info in programs.items()},
         "links": {name: bpf.link_info(fd).id for name, fd in links.items()},

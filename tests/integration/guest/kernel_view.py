@@ -50,7 +50,8 @@ def verify(spec: dict[str, Any] | None = None) -> str:
     _expect("healthy", said["healthy"], True)
     _expect("the spec in force", record["spec"], spec or json.loads(SPEC_FILE.read_text()))
     pins = sorted(path.name for path in PINS.iterdir())
-    _expect("what is pinned", pins, sorted([*record["links"], *record["maps"], "loaded"]))
+    follows = ["follower"] if record["tier"] == "netlink" else []
+    _expect("what is pinned", pins, sorted([*record["links"], *record["maps"], "loaded", *follows]))
     programs = {program["id"]: program for program in bpftool("prog", "show")}
     for name, number in record["links"].items():
         link = bpftool("link", "show", "pinned", str(PINS / name))
@@ -62,7 +63,9 @@ def verify(spec: dict[str, Any] | None = None) -> str:
         program = programs[link["prog_id"]]
         _expect(f"the type of program {role}", program["type"], PROGRAM_TYPES.get(kind, "kprobe"))
         _expect(f"the tag of program {role}", program["tag"], record["tags"][role])
-    if record["lifecycle"] == "held":
+    if follows:
+        _expect("the process that follows events", said["follower"]["pid"], int(_unit("MainPID")))
+    elif record["lifecycle"] == "held":
         _verify_held(record, said["holder"])
     for name, number in record["maps"].items():
         found = bpftool("map", "show", "pinned", str(PINS / name))

@@ -87,9 +87,9 @@ def check_closed(report: Report, dump_command: str) -> None:
     report.add("there were live flows before the flush", bool(last_live), len(last_live))
 
 
-def check_churn(report: Report, dump_command: str) -> None:
-    """Every tuple that the churn made is known, with the translation its ends saw."""
-    witnesses = wanted.witnesses(churn.log())
+def check_churn(report: Report, dump_command: str, since: float = 0.0) -> None:
+    """Every tuple that the churn made since then is known, with the translation its ends saw."""
+    witnesses = wanted.witnesses(churn.log(since))
     both = readings.dump(dump_command, "all")
     # Where a tuple is both closed and live, the live one is the later.
     known: dict[Key, Flow] = {key_of(flow): flow for flow in [*both["closed"], *both["live"]]}

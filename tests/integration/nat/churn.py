@@ -132,6 +132,6 @@ def _run(
     state.save("churn-counts", made_all)
 
 
-def log() -> list[list[Any]]:
-    """What it made: kind, tuple and what the other end saw."""
-    return [line[:3] for line in records.read(NAME)]
+def log(since: float = 0.0) -> list[list[Any]]:
+    """What it made since then (Unix seconds): kind, tuple and what the other end saw."""
+    return [line[:3] for line in records.read(NAME) if line[3] >= since]

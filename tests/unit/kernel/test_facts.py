@@ -279,3 +279,9 @@ def test_an_archive_without_the_kernel_is_named(
     assert probe.evidence.startswith(
         f"the kernel gives no BTF; {tmp_path}/btf.tar.gz has nothing for kernel "
     )
+
+
+def test_a_module_has_the_number_of_its_folder_or_none() -> None:
+    assert facts.module_number("no_such_module") is None
+    some = os.listdir("/sys/module")[0]
+    assert facts.module_number(some) == os.stat(f"/sys/module/{some}").st_ino

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Loads, changes and unloads the tracker many times under traffic, in each tier of the host.
+
+    python3 -m guest.cycles [--times 100] [--tiers core/fentry ...]
+
+Every flow between the end of a load and the unload has to be known. At the end the kernel has as
+many programs, maps and links as at the start, this process as many descriptors, memory is back, and
+no task hangs. Exit code 1, and one line, for the first thing that is not so. Needs a spec file and
+its object; leaves the host without a tracker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nat import background, checks, churn, readings, responder, topology, traffic
+from nat.report import Report
+
+from .commands import SPEC_FILE, GuestError, bpftool, run
+
+sys.path.insert(0, "/opt/btfleet/current/lib")
+
+from btfleet.kernel.facts import gather
+from btfleet.kernel.spec import TIERS, Spec
+from btfleet.kernel.support import assess
+from btfleet.kernel.tracker import Tracker
+
+RATE = 20
+# Fewer are not worth the name of traffic
+FLOWS_A_CYCLE = 5
+# A map of flows takes more than a tenth of it, so ten that are left behind are seen
+MEMORY_KB = 64 << 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """What is taken: things in the kernel, descriptors of this process, and kilobytes."""
+
+    programs: int
+    maps: int
+    links: int
+    descriptors: int
+    own_kb: int
+    available_kb: int
+
+
+def _field(path: str, name: str) -> int:
+    with open(path, encoding="ascii") as stream:
+        return next(int(line.split()[1]) for line in stream if line.startswith(name + ":"))
+
+
+def use() -> Use:
+    """Now, when the kernel has had time to free what nobody holds any more."""
+    time.sleep(2)
+    kinds = ("prog", "map", "link")
+    counts = [len(bpftool(kind, "show")) for kind in kinds]
+    return Use(
+        *counts,
+        len(os.listdir("/proc/self/fd")),
+        _field("/proc/self/status", "VmRSS"),
+        _field("/proc/meminfo", "MemAvailable"),
+    )
+
+
+def check_use(before: Use, after: Use) -> None:
+    """Nothing is left behind."""
+    for name in ("programs", "maps", "links", "descriptors"):
+        found, wanted = getattr(after, name), getattr(before, name)
+        if found > wanted:
+            raise GuestError(f"{found} {name} after the cycles, {wanted} before")
+    grown = max(after.own_kb - before.own_kb, before.available_kb - after.available_kb)
+    if grown > MEMORY_KB:
+        raise GuestError(f"{grown} kB of memory are gone: {before}, {after}")
+
+
+def check_tasks() -> None:
+    """The kernel says so of a task that hangs for two minutes; it looks that often."""
+    hanging = [line for line in run("dmesg").splitlines() if "blocked for more than" in line]
+    if hanging:
+        raise GuestError(hanging[0])
+
+
+def specs(tier: str) -> list[Spec]:
+    """Of the tier: as in the spec file, then with another setting, then with other sizes, too."""
+    given = json.loads(SPEC_FILE.read_text())
+    first = Spec.from_dict({**given, "tiers": [tier], "allow_fentry_deadlock": False})
+    second = dataclasses.replace(first, udpv6_enabled=not first.udpv6_enabled)
+    third = dataclasses.replace(second, max_entries=first.max_entries // 2, closed_entries=32768)
+    return [first, second, third]
+
+
+def _load(tracker: Tracker, spec: Spec) -> None:
+    # Where a process has to stay, the unit takes over, with what the file says
+    SPEC_FILE.write_text(spec.to_json())
+    tracker.load(spec)
+
+
+def cycle(tracker: Tracker, wanted: Sequence[Spec]) -> int:
+    """One load, two changes and an unload; how many flows there were."""
+    _load(tracker, wanted[0])
+    begin = time.time()
+    for spec in wanted[1:]:
+        _load(tracker, spec)
+    while len(churn.log(begin)) < FLOWS_A_CYCLE:
+        time.sleep(0.1)
+    found = Report()
+    checks.check_churn(found, readings.DUMP, begin)
+    if found.failed:
+        raise GuestError(f"{wanted[0].tiers[0]}: flows were missed")
+    tracker.unload()
+    return len(churn.log(begin))
+
+
+def work(tier: str, times: int) -> dict[str, Any]:
+    """The figures of a tier."""
+    tracker, wanted = Tracker(), specs(tier)
+    # Not before the first time: libraries are loaded then
+    flows = cycle(tracker, wanted)
+    before, begin = use(), time.monotonic()
+    for _number in range(times - 1):
+        flows += cycle(tracker, wanted)
+    seconds = time.monotonic() - begin
+    after = use()
+    check_use(before, after)
+    check_tasks()
+    return {
+        "tier": tier,
+        "cycles": times,
+        "flows": flows,
+        "seconds_a_cycle": round(seconds / max(times - 1, 1), 2),
+        "before": dataclasses.asdict(before),
+        "after": dataclasses.asdict(after),
+    }
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--tiers", nargs="+", choices=TIERS, default=TIERS)
+    options = parser.parse_args()
+    facts = gather()
+    possible = [tier for tier in options.tiers if assess(facts, (tier,)).supported]
+    given = SPEC_FILE.read_text()
+    Tracker().unload()
+    try:
+        topology.up()
+        responder.start(traffic.usable_groups())
+        # The settings of the specs differ in it, and no other tells apart what is tracked
+        churn.start(RATE, 1e6, leave_out="ipv6/udp")
+        for tier in possible:
+            print(json.dumps(work(tier, options.times)), flush=True)
+    except GuestError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        SPEC_FILE.write_text(given)
+        background.stop(churn.NAME)
+        topology.down()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
