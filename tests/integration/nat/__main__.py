@@ -63,6 +63,8 @@ def _churn(report: Report, options: argparse.Namespace) -> None:
         )
     elif options.action == "stop":
         _step(report, "churn stop", churn.stop)
+    elif options.action == "look":
+        checks.check_churn(report, options.dump_command, options.since)
     else:
         _step(report, "churn end", lambda: churn.finish(options.seconds))
         checks.check_churn(report, options.dump_command)
@@ -85,8 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     command("reuse", "use the same tuples again and again").add_argument(
         "--rounds", type=_count, default=ROUNDS
     )
-    made = command("churn", "open and close flows all the time; check waits for its end", True)
-    made.add_argument("action", choices=("start", "stop", "check"))
+    made = command(
+        "churn", "open and close flows all the time; check waits for its end, look does not", True
+    )
+    made.add_argument("action", choices=("start", "stop", "check", "look"))
+    made.add_argument("--since", type=float, default=0.0, help="Unix seconds; for look")
     made.add_argument("--rate", type=_count, default=50, help="flows a second")
     made.add_argument("--seconds", type=_count, default=60, help="how long, or how long to wait")
     made.add_argument("--leave-out", metavar="FAMILY/PROTOCOL", help="as in ipv6/udp")
