@@ -107,7 +107,8 @@ def _look(begin: float) -> int:
         said = run("python3", "-m", "nat", "churn", "look", "--since", str(begin), ok=(0, 1))
         report = json.loads(said[said.index("{\n") : said.rindex("}") + 1])
         failed = [one["name"] for one in report["checks"] if not one["ok"]]
-        (flows,) = (sum(one["detail"].values()) for one in report["checks"] if one["name"] == MADE)
+        made = next(one["detail"] for one in report["checks"] if one["name"] == MADE)
+        flows: int = sum(made.values())
         if failed != [MADE] or time.monotonic() > deadline:
             break
     if failed:
