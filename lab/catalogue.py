@@ -58,6 +58,10 @@ TRIXIE = Image("debian13", "trixie", kernel="linux-image-cloud-amd64", packages=
 BOOKWORM_K510 = replace(BOOKWORM, name="debian12-k510", kernel_suite="bullseye")
 TRIXIE_K73 = replace(TRIXIE, name="debian13-k73", kernel_suite="trixie-backports")
 
+BOOKWORM_ARM64 = replace(
+    BOOKWORM, name="debian12-arm64", kernel="linux-image-cloud-arm64", arch="arm64"
+)
+
 HOSTS = {
     host.name: host
     for host in (
@@ -66,6 +70,7 @@ HOSTS = {
         Host("debian13-b", TRIXIE),
         Host("debian12-k510", BOOKWORM_K510),
         Host("debian13-k73", TRIXIE_K73),
+        Host("debian12-arm64", BOOKWORM_ARM64),
     )
 }
 

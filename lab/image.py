@@ -19,7 +19,23 @@ from lab.catalogue import COMMON_PACKAGES, Image
 from lab.commands import as_root, require, run
 from lab.errors import LabError
 from lab.paths import cache_folder, locked
+from lab.setup_machine import FOREIGN_PACKAGES, setup
 from lab.ssh import public_key
+
+# Has the kernel run arm64 programs by QEMU (binfmt_misc of the kernel's admin guide): magic and mask
+# of an ELF header, and the interpreter, opened now (F) for use in a chroot.
+_MAGIC = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+_MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
+EMULATE = {
+    "arm64": rf"""
+cd /proc/sys/fs/binfmt_misc
+[ -e register ] || mount -t binfmt_misc binfmt_misc .
+cd /proc/sys/fs/binfmt_misc
+[ -e qemu-aarch64 ] ||
+    printf %s ':qemu-aarch64:M::{_MAGIC}:{_MASK}:/usr/bin/qemu-aarch64-static:F' >register
+cd /
+"""
+}
 
 ROOTFS_SCRIPT = Path(__file__).with_name("rootfs.sh")
 
@@ -58,6 +74,7 @@ def files_in(folder: Path) -> ImageFiles:
 
 def ensure_image(image: Image, say: Callable[[str], None], rebuild: bool = False) -> ImageFiles:
     """The cached image, built first where needed."""
+    foreign = setup_foreign(image.arch)
     mirror = machine_mirror()
     sources = image_sources(image, mirror)
     key = image_key(image, sources, ROOTFS_SCRIPT.read_text(), public_key())
@@ -71,12 +88,20 @@ def ensure_image(image: Image, say: Callable[[str], None], rebuild: bool = False
             return files_in(folder)
         say(f"building the image of {image.name} ({image.suite}); this takes some minutes, once")
         started = time.monotonic()
-        _build(image, mirror, sources, folder)
+        _build(image, mirror, sources, folder, EMULATE[image.arch] if foreign else "")
         say(f"built the image of {image.name} in {time.monotonic() - started:.0f} s: {folder}")
     return files_in(folder)
 
 
-def _build(image: Image, mirror: Mirror, sources: list[Source], folder: Path) -> None:
+def setup_foreign(arch: str) -> bool:
+    """Whether the architecture is not this machine's; what its guests need is then installed."""
+    if arch not in FOREIGN_PACKAGES or arch == run(["dpkg", "--print-architecture"]).strip():
+        return False
+    setup(FOREIGN_PACKAGES[arch])
+    return True
+
+
+def _build(image: Image, mirror: Mirror, sources: list[Source], folder: Path, before: str) -> None:
     require("debootstrap")
     if not Path(mirror.keyring).is_file():
         raise LabError(
@@ -105,7 +130,7 @@ def _build(image: Image, mirror: Mirror, sources: list[Source], folder: Path) ->
         or os.environ.get("http_proxy", ""),
     }
     try:
-        build = ["unshare", "--mount", "sh", str(ROOTFS_SCRIPT)]
+        build = ["unshare", "--mount", "sh", "-euc", before + 'exec sh "$0"', str(ROOTFS_SCRIPT)]
         run(as_root(build, variables), log=log, what=f"building the image of {image.name}")
         # mkdtemp's 0700 stays: the key of root's login and the guest's host keys are inside.
         if folder.exists():

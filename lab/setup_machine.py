@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.apt_sources import machine_codename, machine_mirror, render_one_line
@@ -20,15 +21,18 @@ PACKAGES = (
     "xz-utils",
 )
 
+# What guests of other architectures need; the second runs their programs while a disk is made
+FOREIGN_PACKAGES = {"arm64": ("qemu-system-arm", "qemu-user-static")}
+
 # QEMU 7.2 crashes Linux 6.12 and newer under tcg (a panic in kmem_cache_alloc); 10.0 is the
 # oldest known to be good.
-QEMU_PACKAGES = ("qemu-system-x86", "qemu-utils")
+QEMU_PACKAGES = ("qemu-system-x86", "qemu-utils", "qemu-system-arm")
 QEMU_MINIMUM = 10
 # Releases whose own QEMU is older than that.
 QEMU_FROM_BACKPORTS = ("bookworm",)
 
 
-def missing_packages(dpkg_query: str) -> list[str]:
+def missing_packages(dpkg_query: str, wanted: Sequence[str] = PACKAGES) -> list[str]:
     """Which packages are absent or too old, from lines of `status package version`."""
     good = set()
     for line in dpkg_query.splitlines():
@@ -36,7 +40,7 @@ def missing_packages(dpkg_query: str) -> list[str]:
         name, _space, version = rest.strip().partition(" ")
         if status == "ii" and (name not in QEMU_PACKAGES or major_version(version) >= QEMU_MINIMUM):
             good.add(name)
-    return [name for name in PACKAGES if name not in good]
+    return [name for name in wanted if name not in good]
 
 
 def major_version(version: str) -> int:
@@ -45,15 +49,15 @@ def major_version(version: str) -> int:
     return int(match[1]) if match else 0
 
 
-def installed_packages() -> str:
+def installed_packages(wanted: Sequence[str] = PACKAGES) -> str:
     """dpkg's answer; its status is not looked at since it is 1 when any of them is unknown."""
-    query = ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\\n", *PACKAGES]
+    query = ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\\n", *wanted]
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout
 
 
-def setup() -> list[str]:
+def setup(wanted: Sequence[str] = PACKAGES) -> list[str]:
     """Install what is missing and return its names."""
-    missing = missing_packages(installed_packages())
+    missing = missing_packages(installed_packages(wanted), wanted)
     if not missing:
         return []
     codename = machine_codename()

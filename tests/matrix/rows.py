@@ -144,6 +144,7 @@ ROWS = {
         Row("debian13", "debian13", Tracked("core/fentry"), ci=True),
         Row("debian12-k510", "debian12-k510", Tracked("core/kprobe", HELD)),
         Row("debian13-k73", "debian13-k73", Tracked("core/fentry")),
+        Row("debian12-arm64", "debian12-arm64", Tracked("core/kprobe")),
         Row(
             "lockdown-integrity",
             "debian12",
