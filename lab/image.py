@@ -22,7 +22,7 @@ from lab.paths import cache_folder, locked
 from lab.setup_machine import FOREIGN_PACKAGES, setup
 from lab.ssh import public_key
 
-# Has the kernel run arm64 programs by QEMU (binfmt_misc of the kernel's admin guide): magic and mask
+# Has the kernel run arm64 programs by QEMU (binfmt_misc of the admin guide): magic and mask
 # of an ELF header, and the interpreter, opened now (F) for use in a chroot.
 _MAGIC = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
 _MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
