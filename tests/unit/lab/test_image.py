@@ -8,7 +8,7 @@ import re
 
 from lab.apt_sources import Mirror
 from lab.catalogue import BOOKWORM, HOSTS, TRIXIE, Image
-from lab.image import image_key, image_sources
+from lab.image import EMULATE, image_key, image_sources
 
 MIRROR = Mirror("http://m.example/debian", "http://m.example/security", "/k.gpg")
 
@@ -48,3 +48,17 @@ def test_kernel_suite_becomes_a_source() -> None:
 def test_catalogue_names_are_keys() -> None:
     assert all(name == host.name for name, host in HOSTS.items())
     assert {"debian12", "debian13"} <= set(HOSTS)
+
+
+def test_the_emulator_is_for_the_programs_of_its_architecture() -> None:
+    """Magic and mask against the header of an object that a compiler made for it."""
+    rule = re.search(r"':qemu-aarch64:M::(.*?):(.*?):", EMULATE["arm64"])
+    assert rule
+    magic, mask = (
+        part.encode().decode("unicode_escape").encode("latin-1") for part in rule.groups()
+    )
+    arm = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
+    for machine, taken in ((b"\xb7", True), (b"\x3e", False)):
+        header = arm[:18] + machine + arm[19:]
+        found = bytes(one & two for one, two in zip(header, mask, strict=True))
+        assert (found == magic) is taken

@@ -62,6 +62,16 @@ def test_command_line_with_kvm() -> None:
     assert (option(command, "-machine"), option(command, "-cpu")) == ("q35,accel=kvm", "host")
 
 
+def test_an_arm64_guest_is_always_emulated_with_its_own_console() -> None:
+    host = HOSTS["debian12-arm64"]
+    assert choose_accelerator(True, "flags : vmx", MACHINES["arm64"].cpu_flags) == "tcg"
+    command = command_line(host, FILES, LAUNCH, "tcg")
+    assert command[0] == "qemu-system-aarch64"
+    assert option(command, "-machine") == "virt,accel=tcg"
+    assert option(command, "-cpu").startswith("max,")
+    assert "console=ttyAMA0" in option(command, "-append").split()
+
+
 def test_kernel_arguments_of_the_row_and_of_the_call() -> None:
     host = dataclasses.replace(HOSTS["debian13"], kernel_args="lockdown=integrity")
     launch = dataclasses.replace(LAUNCH, append="quiet  debug")
