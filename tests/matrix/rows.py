@@ -89,6 +89,14 @@ END
 chmod 755 /usr/local/bin/python-in-container
 """
 )
+# The kernel counts maps to the unit that makes them.
+MEMORY_LIMIT = Variant(
+    script="""
+mkdir -p /etc/systemd/system/btfleet-conntracker.service.d
+printf '[Service]\\nMemoryMax=96M\\n' >/etc/systemd/system/btfleet-conntracker.service.d/limit.conf
+systemctl daemon-reload
+"""
+)
 CONNTRACK_RELOADED = Breaks(
     script="""
 nft flush ruleset
@@ -183,6 +191,7 @@ ROWS = {
             Tracked("core/kprobe"),
             breaks=CONNTRACK_RELOADED,
         ),
+        Row("memory-limit", "debian12", Tracked("core/kprobe"), MEMORY_LIMIT),
         Row("kprobes-off", "debian13", Refused("kprobes are switched off"), KPROBES_OFF),
         Row(
             "conntrack-absent",
