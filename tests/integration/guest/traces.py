@@ -106,8 +106,9 @@ def compare(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[s
     found = []
     for kind, lines in after.items():
         earlier = before.get(kind, [])
-        found += [f"{kind}: new: {line}" for line in lines if line not in set(earlier)]
-        found += [f"{kind}: gone: {line}" for line in earlier if line not in set(lines)]
+        came, went = set(lines) - set(earlier), set(earlier) - set(lines)
+        found += [f"{kind}: new: {line}" for line in lines if line in came]
+        found += [f"{kind}: gone: {line}" for line in earlier if line in went]
         if not found and len(lines) != len(earlier):
             found.append(f"{kind}: {len(lines)}, before: {len(earlier)}")
     return found
