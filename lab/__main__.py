@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--memory", type=int, metavar="MB", help="memory of guests that this call starts"
     )
+    up.add_argument("--cpus", type=int, help="processors of guests that this call starts")
     up.add_argument(
         "--timeout", type=float, default=300, metavar="S", help="how long to wait for ssh (300 s)"
     )
@@ -89,6 +91,8 @@ def run_command(options: argparse.Namespace) -> None:
     elif options.command == "up":
         # dict.fromkeys: a name given twice is one guest.
         hosts = [find_host(name) for name in dict.fromkeys(options.names)]
+        if options.cpus:
+            hosts = [dataclasses.replace(host, cpus=options.cpus) for host in hosts]
         print(guests.start(hosts, state, say, options.append, options.memory, options.timeout))
     elif options.command == "down":
         for name in options.names:
