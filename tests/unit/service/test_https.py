@@ -266,7 +266,8 @@ def test_answers_without_end(
     simulator: Simulator, server: Server, opened: Opener, trick: Trick, reason: str, file: str
 ) -> None:
     opened().refresh()
-    refresher = opened(QUICK)
+    # What has no end is cut off by its size, on a busy machine as well
+    refresher = opened() if trick is endless else opened(QUICK)
     simulator.put(FIRST, {"tcpv6_enabled": False}, version=2)
     simulator.publish()
     server.released = threading.Event()  # type: ignore[attr-defined]
