@@ -25,11 +25,12 @@ from .commands import SPEC_FILE, GuestError, bpftool, run
 sys.path.insert(0, "/opt/btfleet/current/lib")
 
 from btfleet.kernel.facts import gather
-from btfleet.kernel.spec import TIERS, Spec
+from btfleet.kernel.spec import NETLINK, TIERS, Spec
 from btfleet.kernel.support import assess
 from btfleet.kernel.tracker import Tracker
 
-RATE = "20"
+# More is too much for emulated guests, where a process has to follow each of them
+RATE = "5"
 PATIENCE = 60.0
 # The check that fails as long as there was no flow
 MADE = "there were churned flows"
@@ -100,16 +101,20 @@ def _load(tracker: Tracker, spec: Spec) -> None:
     tracker.load(spec)
 
 
-def _look(begin: float) -> int:
-    """How many flows were made since then, all of which are known."""
+def _look(begin: float, lags: bool) -> int:
+    """How many flows were made since then, all of which are known: at once, or after a while where a
+    process `lags` behind the kernel.
+    """
     deadline = time.monotonic() + PATIENCE
+    time.sleep(2)
+    span = ["--since", str(begin), "--until", str(time.time())]
     while True:
-        said = run("python3", "-m", "nat", "churn", "look", "--since", str(begin), ok=(0, 1))
+        said = run("python3", "-m", "nat", "churn", "look", *span, ok=(0, 1))
         report = json.loads(said[said.index("{\n") : said.rindex("}") + 1])
         failed = [one["name"] for one in report["checks"] if not one["ok"]]
         made = next(one["detail"] for one in report["checks"] if one["name"] == MADE)
         flows: int = sum(made.values())
-        if failed != [MADE] or time.monotonic() > deadline:
+        if not failed or not lags or time.monotonic() > deadline:
             break
     if failed:
         raise GuestError(" ".join(said[: said.index("{\n")].split()))
@@ -122,7 +127,7 @@ def cycle(tracker: Tracker, wanted: Sequence[Spec]) -> int:
     begin = time.time()
     for spec in wanted[1:]:
         _load(tracker, spec)
-    flows = _look(begin)
+    flows = _look(begin, lags=wanted[0].tiers == (NETLINK,))
     tracker.unload()
     return flows
 

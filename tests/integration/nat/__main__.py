@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -64,7 +65,7 @@ def _churn(report: Report, options: argparse.Namespace) -> None:
     elif options.action == "stop":
         _step(report, "churn stop", churn.stop)
     elif options.action == "look":
-        checks.check_churn(report, options.dump_command, options.since)
+        checks.check_churn(report, options.dump_command, options.since, options.until)
     else:
         _step(report, "churn end", lambda: churn.finish(options.seconds))
         checks.check_churn(report, options.dump_command)
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("action", choices=("start", "stop", "check", "look"))
     made.add_argument("--since", type=float, default=0.0, help="Unix seconds; for look")
+    made.add_argument("--until", type=float, default=math.inf, help="the same")
     made.add_argument("--rate", type=_count, default=50, help="flows a second")
     made.add_argument("--seconds", type=_count, default=60, help="how long, or how long to wait")
     made.add_argument("--leave-out", metavar="FAMILY/PROTOCOL", help="as in ipv6/udp")

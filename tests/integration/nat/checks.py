@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from . import churn, comparison, netns, readings, records, state, traffic, wanted
@@ -87,9 +88,11 @@ def check_closed(report: Report, dump_command: str) -> None:
     report.add("there were live flows before the flush", bool(last_live), len(last_live))
 
 
-def check_churn(report: Report, dump_command: str, since: float = 0.0) -> None:
-    """Every tuple that the churn made since then is known, with the translation its ends saw."""
-    witnesses = wanted.witnesses(churn.log(since))
+def check_churn(
+    report: Report, dump_command: str, since: float = 0.0, until: float = math.inf
+) -> None:
+    """Every tuple that the churn made in that time is known, with the translation its ends saw."""
+    witnesses = wanted.witnesses(churn.log(since, until))
     both = readings.dump(dump_command, "all")
     # Where a tuple is both closed and live, the live one is the later.
     known: dict[Key, Flow] = {key_of(flow): flow for flow in [*both["closed"], *both["live"]]}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -132,6 +133,6 @@ def _run(
     state.save("churn-counts", made_all)
 
 
-def log(since: float = 0.0) -> list[list[Any]]:
-    """What it made since then (Unix seconds): kind, tuple and what the other end saw."""
-    return [line[:3] for line in records.read(NAME) if line[3] >= since]
+def log(since: float = 0.0, until: float = math.inf) -> list[list[Any]]:
+    """What it made in that time (Unix seconds): kind, tuple and what the other end saw."""
+    return [line[:3] for line in records.read(NAME) if since <= line[3] <= until]
