@@ -102,8 +102,8 @@ def _load(tracker: Tracker, spec: Spec) -> None:
 
 
 def _look(begin: float, lags: bool) -> int:
-    """How many flows were made since then, all of which are known: at once, or after a while where a
-    process `lags` behind the kernel.
+    """How many flows were made since then, all of which are known: at once, or after a while
+    where a process `lags` behind the kernel.
     """
     deadline = time.monotonic() + PATIENCE
     time.sleep(2)
