@@ -165,11 +165,10 @@ def _module(root: Path, release: str) -> bytes | None:
     return None
 
 
-def modules_of(image: Path, to: Path) -> list[str]:
-    """Copies all modules of an image's kernels to `to`/usr/lib/modules; says their releases."""
+def modules_of(image: Path, to: Path) -> None:
+    """Copies all modules of an image's kernels to `to`/usr/lib/modules."""
     (to / "usr/lib").mkdir(parents=True, exist_ok=True)
     _debugfs(image, f"rdump /usr/lib/modules {to / 'usr/lib'}")
-    return sorted(path.name for path in (to / "usr/lib/modules").iterdir())
 
 
 def extract(image: Path, to: Path) -> None:

@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     put_off()
     from btfleet.poller.agent import Agent  # noqa: PLC0415 not needed for the command's help
-    from btfleet.poller.errors import PollerError  # noqa: PLC0415
-    from btfleet.poller.settings import load  # noqa: PLC0415
+    from btfleet.poller.errors import PollerError  # noqa: PLC0415 as above
+    from btfleet.poller.settings import load  # noqa: PLC0415 as above
 
     set_up_log()
     os.umask(0o077)

@@ -39,13 +39,13 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     def GetState(  # noqa: N802 the proto's name
         self,
-        request: empty_pb2.Empty,  # noqa: ARG002
-        context: grpc.ServicerContext,  # noqa: ARG002
+        request: empty_pb2.Empty,  # noqa: ARG002 gRPC passes both
+        context: grpc.ServicerContext,  # noqa: ARG002 the same
     ) -> pb.AgentState:
         """What the agent holds and does."""
         return self._get_state()
 
-    def Lookup(  # noqa: N802
+    def Lookup(  # noqa: N802 the proto's name
         self, request: pb.LookupRequest, context: grpc.ServicerContext
     ) -> pb.Translation:
         """What a connection really is."""
@@ -63,7 +63,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, "the connection is not translated")
         return translation(flow)
 
-    def Dump(  # noqa: N802
+    def Dump(  # noqa: N802 the proto's name
         self, request: pb.DumpRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.Translations]:
         """All translations, or those that match, some hundred a message."""

@@ -121,7 +121,7 @@ class FolderSource:
                 "(module btfleet.conntrack.config_repository), or correct `repository`",
             )
 
-    def chunks(self, url: str, budget: Budget) -> Iterator[bytes]:  # noqa: ARG002
+    def chunks(self, url: str, budget: Budget) -> Iterator[bytes]:  # noqa: ARG002 HTTPS needs it
         try:
             # A pipe or a device in a file's place must not keep us waiting
             fd = os.open(url, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

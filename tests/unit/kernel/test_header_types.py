@@ -21,11 +21,6 @@ from btfleet.kernel.libbpf import Btf, Libbpf
 OBJECT = Path(__file__).parents[3] / "build/bpf/conntrack-x86_64.bpf.o"
 
 
-def moved(numbers: dict[str, int], **others: int) -> dict[str, int]:
-    """Answers of a kernel in which each member lies somewhere else."""
-    return {**numbers, **others}
-
-
 @pytest.fixture
 def answers() -> dict[str, int]:
     return {name: 8 * place for place, name in enumerate(header_types.questions())}
@@ -53,7 +48,7 @@ def test_each_member_that_the_object_needs_is_asked_for_and_found(
 def test_a_member_that_the_kernel_is_built_without_is_left_out(
     tmp_path: Path, answers: dict[str, int]
 ) -> None:
-    found = members(tmp_path, moved(answers, at_nf_conn_zone=-1), "nf_conn")
+    found = members(tmp_path, {**answers, "at_nf_conn_zone": -1}, "nf_conn")
     assert sorted(found or ()) == ["ct_net", "status", "tuplehash"]
 
 

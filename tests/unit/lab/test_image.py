@@ -51,7 +51,7 @@ def test_catalogue_names_are_keys() -> None:
 
 
 def test_the_emulator_is_for_the_programs_of_its_architecture() -> None:
-    """Magic and mask against the header of an object that a compiler made for it."""
+    """Magic and mask against ELF headers, of a position-independent program, written here."""
     rule = re.search(r"':qemu-aarch64:M::(.*?):(.*?):", EMULATE["arm64"])
     assert rule
     magic, mask = (
