@@ -95,7 +95,7 @@ def _launch(
         # Left by a guest that ended by itself.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    machine_id = str(uuid.uuid4())
+    machine_id = _machine_id(folder)
     for attempts_left in (2, 1, 0):
         launch = qemu.Launch(folder, _free_port(), machine_id, memory_mb, append)
         if not launch.overlay.exists():
@@ -108,6 +108,14 @@ def _launch(
             # Between our choice and QEMU's bind somebody else may have taken the port.
             if "host forwarding" not in str(error) or not attempts_left:
                 raise
+
+
+def _machine_id(folder: Path) -> str:
+    """One for each disk: a guest that starts again from its own is the same machine."""
+    kept = folder / "machine-id"
+    if not kept.exists():
+        kept.write_text(f"{uuid.uuid4()}\n")
+    return kept.read_text().strip()
 
 
 def _free_port() -> int:

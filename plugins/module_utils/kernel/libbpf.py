@@ -280,6 +280,8 @@ class BpfObject:
             _OPEN_OPTS.size,
         )
         self._links: dict[str, int] = {}
+        # A kprobe's perf event, where the link is another descriptor (since Linux 5.15)
+        self._events: dict[str, set[int]] = {}
         lib.take_messages()
         try:
             self._handle = lib.call(
@@ -363,6 +365,7 @@ class BpfObject:
         """Attaches as the section says, a kprobe to `symbol` if given; the link's descriptor."""
         self._lib.take_messages()
         handle = self._program(program)
+        before = _perf_events()
         try:
             if symbol is None:
                 link = self._lib.call("bpf_program__attach", handle)
@@ -378,20 +381,24 @@ class BpfObject:
                 )
         except OSError as exc:
             raise LoaderError(f"cannot attach {program}: {self._why(exc)}") from None
+        fd: int = self._lib.call("bpf_link__fd", link)
         self._links[program] = link
-        return self._lib.call("bpf_link__fd", link)
+        self._events[program] = _perf_events() - before - {fd}
+        return fd
 
     def detach(self, program: str) -> None:
         """Takes an attached program off again."""
+        del self._events[program]  # libbpf closes these
         self._lib.call("bpf_link__destroy", self._links.pop(program))
 
     def keep(self) -> None:
         """From here on closing does not detach: pins, or another process, hold the links."""
-        for link in self._links.values():
+        for program, link in self._links.items():
             fd = self._lib.call("bpf_link__fd", link)
             self._lib.call("bpf_link__disconnect", link)
-            # libbpf leaves it open, which in a process that stays would be for ever
-            os.close(fd)
+            # libbpf leaves them open, which in a process that stays would be for ever
+            for left in (fd, *self._events.pop(program)):
+                os.close(left)
 
     def close(self) -> None:
         """Detaches what was not kept, and frees everything."""
@@ -415,6 +422,18 @@ class BpfObject:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _perf_events() -> set[int]:
+    """This process's descriptors of perf events. libbpf has no call for that of a link."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[perf_event]":
+                found.add(int(name))
+        except FileNotFoundError:  # that of the listing itself, or another thread's
+            continue
+    return found
 
 
 # --- what libbpf says -------------------------------------------------------------------------
