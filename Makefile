@@ -82,7 +82,7 @@ molecule: lab-setup build ## molecule scenarios in real guests: make molecule SC
 	@! grep 'Missing playbook' build/molecule.log
 
 nightly: ## what takes hours: every scenario, every kind of host, and fuzzing
-	@$(MAKE) molecule SCENARIOS="default remote_config faults fleet"
+	@$(MAKE) molecule SCENARIOS="default tracker_faults remote_config faults fleet"
 	@$(MAKE) matrix
 	@$(MAKE) fuzz SECONDS=600
 
