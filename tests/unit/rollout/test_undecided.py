@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a dry run says of a host that lacks only what the role would bring: the role's own variables,
-templated by Ansible.
-"""
+"""A dry run of a host that lacks only what the role would bring, by the role's own variables."""
 
 from __future__ import annotations
 
