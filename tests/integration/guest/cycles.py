@@ -112,7 +112,9 @@ def _look(begin: float, lags: bool) -> int:
         said = run("python3", "-m", "nat", "churn", "look", *span, ok=(0, 1))
         report = json.loads(said[said.index("{\n") : said.rindex("}") + 1])
         failed = [one["name"] for one in report["checks"] if not one["ok"]]
-        made = next(one["detail"] for one in report["checks"] if one["name"] == MADE)
+        made = next((one["detail"] for one in report["checks"] if one["name"] == MADE), None)
+        if made is None:
+            raise GuestError(f"the flows cannot be looked up: {', '.join(failed)}")
         flows: int = sum(made.values())
         if not failed or not lags or time.monotonic() > deadline:
             break
