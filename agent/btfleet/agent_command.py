@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     # gRPC's own C code writes to stderr otherwise
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     put_off()
-    from btfleet.poller.agent import Agent  # noqa: PLC0415 not needed for the command's help
+    from btfleet.poller.agent import Agent  # noqa: PLC0415 after put_off()
     from btfleet.poller.errors import PollerError  # noqa: PLC0415 as above
     from btfleet.poller.settings import load  # noqa: PLC0415 as above
 

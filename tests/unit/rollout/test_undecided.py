@@ -42,6 +42,7 @@ def test_types_or_packages_that_are_to_come_can_decide() -> None:
     [
         ({"core/kprobe": NO_BTF}, {}),
         ({"core/kprobe": NO_BTF}, {"__conntracker_types": {"changed": False}}),
+        ({"core/kprobe": NO_BTF}, {**BRINGS_TYPES, "conntracker_btf_path": "/a/file"}),
         ({"core/kprobe": NO_BTF + LOCKED}, BRINGS_TYPES),
         ({"core/kprobe": NO_BTF}, BRINGS_PACKAGES),
         ({"runtime": NO_PACKAGES}, {}),
