@@ -96,7 +96,10 @@ def measure(inventory: Path, on: list[Guest], rounds: int) -> dict[str, list[Cos
         for name, words in RUNS.items():
             run = cost(lambda words=words: play(inventory, words, limit), on)  # type: ignore[misc]
             found[name].append(run)
-            say(f"{len(on)} hosts, round {number + 1}: {name}: {run.seconds:.1f} s")
+            say(
+                f"{len(on)} hosts, round {number + 1}: {name}: {run.seconds:.1f} s; a host "
+                f"{run.module_runs:.0f} module runs, {run.kilobytes:.0f} kB"
+            )
     return found
 
 
@@ -136,6 +139,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--local", type=int, nargs="+", default=[1, 10, 100], metavar="HOSTS")
+    parser.add_argument(
+        "--guests", type=int, nargs="+", default=[1, 3], choices=[1, 3], help="hosts of a run"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the guests running")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
@@ -156,6 +162,7 @@ def main() -> int:
                 results = {
                     len(on): measure(inventory, on, options.rounds)
                     for on in (running[1:2], running)
+                    if len(on) in options.guests
                 }
     except (BenchError, LabError) as error:
         say(str(error))
