@@ -12,7 +12,9 @@ import sys
 import threading
 
 from btfleet.load_command import notify
+from btfleet.poller.errors import PollerError
 from btfleet.poller.put_off import put_off
+from btfleet.poller.settings import load
 
 # sd-daemon(3): journald takes a line's priority from its start
 _PRIORITIES = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>"}
@@ -58,8 +60,6 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     put_off()
     from btfleet.poller.agent import Agent  # noqa: PLC0415 after put_off()
-    from btfleet.poller.errors import PollerError  # noqa: PLC0415 as above
-    from btfleet.poller.settings import load  # noqa: PLC0415 as above
 
     set_up_log()
     os.umask(0o077)

@@ -37,7 +37,7 @@ def read(settings_path: str = PATH) -> dict[str, Any] | None:
 def _ask(path: str) -> dict[str, Any]:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc  # noqa: PLC0415 takes longer than all the rest
-    from google.protobuf import empty_pb2, json_format  # noqa: PLC0415 as grpc
+    from google.protobuf import empty_pb2, json_format  # noqa: PLC0415 only for grpc's call
 
     from btfleet.agent.v1 import agent_pb2_grpc  # noqa: PLC0415 imports grpc
 
