@@ -8,10 +8,11 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from lab import guests, qemu, ssh
-from lab.catalogue import HOSTS, find_host
+from lab.catalogue import HOSTS, Host, find_host
 from lab.errors import LabError
 from lab.image import ensure_image
 from lab.paths import DEFAULT_STATE
@@ -21,6 +22,14 @@ from lab.setup_machine import setup
 def say(text: str) -> None:
     """Progress goes to stderr, results to stdout."""
     print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def numbers(text: str) -> list[int]:
+    """Of "2" or "1,2", each of them at least 1; ValueError for anything else."""
+    found = [int(number) for number in text.split(",")]
+    if min(found) < 1:
+        raise ValueError(text)
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--memory", type=int, metavar="MB", help="memory of guests that this call starts"
     )
-    up.add_argument("--cpus", type=int, help="processors of guests that this call starts")
+    up.add_argument(
+        "--cpus",
+        type=numbers,
+        metavar="N[,N...]",
+        help="processors of guests that this call starts: of all, or of each of the names",
+    )
     up.add_argument(
         "--timeout", type=float, default=300, metavar="S", help="how long to wait for ssh (300 s)"
     )
@@ -89,10 +103,7 @@ def run_command(options: argparse.Namespace) -> None:
         if installed:
             say(f"installed {', '.join(installed)}")
     elif options.command == "up":
-        # dict.fromkeys: a name given twice is one guest.
-        hosts = [find_host(name) for name in dict.fromkeys(options.names)]
-        if options.cpus:
-            hosts = [dataclasses.replace(host, cpus=options.cpus) for host in hosts]
+        hosts = choose_hosts(options.names, options.cpus)
         print(guests.start(hosts, state, say, options.append, options.memory, options.timeout))
     elif options.command == "down":
         for name in options.names:
@@ -106,6 +117,22 @@ def run_command(options: argparse.Namespace) -> None:
         print_status(state)
     elif options.command == "ssh":
         login(options.name, options.words, state)
+
+
+def choose_hosts(names: Sequence[str], cpus: Sequence[int] | None) -> list[Host]:
+    """The named hosts, with these processors instead of the catalogue's: one number, or one a name.
+
+    A name given twice is one guest. LabError for a name that is not known and for other numbers.
+    """
+    if cpus is None:
+        return [find_host(name) for name in dict.fromkeys(names)]
+    if len(cpus) not in (1, len(names)):
+        raise LabError(
+            f"--cpus has {len(cpus)} numbers for {len(names)} guests: give one for all of them, "
+            "or one for each"
+        )
+    counts = dict(zip(names, cycle(cpus)))
+    return [dataclasses.replace(find_host(name), cpus=count) for name, count in counts.items()]
 
 
 def print_status(state: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.__main__ import main
+from lab.__main__ import choose_hosts, main
 from lab.commands import command_name, run
 from lab.errors import LabError
 
@@ -51,3 +51,32 @@ def test_ssh_to_a_guest_that_is_not_running(
 def test_down_with_nothing_to_stop(tmp_path: Path) -> None:
     assert main(["--state", str(tmp_path / "lab"), "down"]) == 0
     assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "cpus", "wanted"),
+    [
+        (["debian12", "debian13"], None, {"debian12": 2, "debian13": 2}),
+        (["debian12", "debian13"], [1], {"debian12": 1, "debian13": 1}),
+        (["debian12", "debian13"], [1, 3], {"debian12": 1, "debian13": 3}),
+        (["debian12", "debian12"], None, {"debian12": 2}),
+    ],
+)
+def test_processors_are_the_catalogues_or_of_all_or_of_each(
+    names: list[str], cpus: list[int] | None, wanted: dict[str, int]
+) -> None:
+    assert {host.name: host.cpus for host in choose_hosts(names, cpus)} == wanted
+
+
+def test_processors_of_some_names_only_are_refused() -> None:
+    with pytest.raises(LabError, match="2 numbers for 3 guests: give one for all of them, or one"):
+        choose_hosts(["debian12", "debian13", "debian13-b"], [1, 2])
+
+
+@pytest.mark.parametrize("text", ["0", "1,x", "1,,2", ""])
+def test_processors_that_are_no_numbers_are_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["up", "--cpus", text, "debian12"])
+    assert "argument --cpus" in capsys.readouterr().err
