@@ -3,7 +3,7 @@
 # Installs the Debian packages that the make targets need and that are not there yet.
 set -eu
 
-packages='python3-venv clang clang-format llvm libbpf-dev libbpf1 bpftool conntrack curl gcc git make shellcheck'
+packages='python3-venv clang clang-format llvm libbpf-dev libbpf1 bpftool conntrack iproute2 nftables curl gcc git make shellcheck'
 
 missing=
 for package in $packages; do

@@ -16,6 +16,7 @@ import select
 import sys
 import time
 from concurrent import futures
+from itertools import chain, islice
 from typing import Iterator
 
 from . import bpf, flow_table, netns, pulse, record_map
@@ -38,7 +39,7 @@ _LOOK_FOR_NAMESPACES = 1.0
 _COMPARE, _COMPARE_SOON = 60.0, 1.0
 # The most of a CPU that comparisons, and looking for namespaces, may take
 _SHARE = 0.02
-# Datagrams of one namespace before others have their turn
+# Datagrams of one namespace, or entries to close, before others have their turn
 _TURN = 256
 _COMPLAIN = 60.0
 
@@ -81,6 +82,9 @@ class Follower:
         self._adopted: Adopted | None = None
         self._watches: dict[int, Watch] = {}
         self._unreachable: dict[int, str] = {}
+        # Namespaces that are gone, and their entries that are still to be closed
+        self._gone: set[int] = set()
+        self._remains: Iterator[tuple[bytes, bytes]] = iter(())
         self._poll = select.epoll()
         self._generation = 0
         self._pulse = Pulse()
@@ -133,6 +137,8 @@ class Follower:
             self._adopted.close()
         self._adopted = adopted
         self._taken_in = False
+        # The comparison closes what is left of namespaces that are gone
+        self._gone, self._remains = set(), iter(())
         self._generation = next_pass(os.urandom(1)[0])
         # What a former process has counted goes on, and its sign of life is good for the moment
         former = pulse.read(adopted.pulse_fd)
@@ -176,11 +182,12 @@ class Follower:
     # --- one round ----------------------------------------------------------------------------
 
     def _round(self) -> None:
-        ready = self._wait(_TICK if self._taken_in else 0.0)
+        ready = self._wait(_TICK if self._taken_in and not self._gone else 0.0)
         if self._mounts.fileno() in ready or time.monotonic() >= self._next_look:
             self._look_for_namespaces()
         for watch in [one for one in self._watches.values() if one.fileno() in ready]:
             self._take_events(watch)
+        self._close_remains()
         now = time.monotonic()
         due = [watch for watch in self._watches.values() if watch.due <= now]
         if due or not self._taken_in:
@@ -227,10 +234,12 @@ class Follower:
         for inode in gone:
             self._leave(inode)
         if gone:
-            self._close_entries_of(gone)
+            self._gone |= gone
+            self._remains = chain(self._remains, self._entries_of(gone))
         self._unreachable = {}
         for inode, path in found.items():
-            if inode not in self._watches:
+            # A new one may have the number of one that is gone: not before that one's entries are
+            if inode not in self._watches and inode not in self._gone:
                 self._enter(inode, path)
         now = time.monotonic()
         self._next_look = now + max(_LOOK_FOR_NAMESPACES, (now - begin) / _SHARE)
@@ -258,11 +267,21 @@ class Follower:
         self._complain(f"cannot read network namespace {watch.inode} ({exc.strerror})")
         self._leave(watch.inode)
 
-    def _close_entries_of(self, gone: set[int]) -> None:
-        table = self._now_adopted.table
-        for key, value in table.entries():
-            if flow_table.netns_of(key) in gone:
-                table.close(key, value)
+    def _entries_of(self, gone: set[int]) -> Iterator[tuple[bytes, bytes]]:
+        entries = self._now_adopted.table.entries()
+        return (entry for entry in entries if flow_table.netns_of(entry[0]) in gone)
+
+    def _close_remains(self) -> None:
+        """Some entries of namespaces that are gone: events of the others do not wait for all."""
+        if not self._gone:
+            return
+        table, count = self._now_adopted.table, 0
+        for key, value in islice(self._remains, _TURN):
+            table.close(key, value)
+            count += 1
+        if count < _TURN:
+            self._gone = set()
+            self._next_look = 0.0
 
     # --- comparing with the kernel's table ----------------------------------------------------
 
@@ -303,7 +322,8 @@ class Follower:
             inode = flow_table.netns_of(key)
             watch = seen.get(inode)
             if watch is None:
-                if inode not in self._watches:  # of a namespace that is gone
+                # Of a namespace that is gone, and not known to be
+                if inode not in self._watches and inode not in self._gone:
                     repaired += table.close(key, value)
             elif value[GENERATION_OFFSET] == self._generation:
                 watch.unannounced += bool(value[FLAGS_OFFSET] & FLAG_SEEDED)

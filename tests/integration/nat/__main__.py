@@ -34,10 +34,13 @@ def _all(report: Report, options: argparse.Namespace) -> None:
         ("traffic, first half", lambda: traffic.start(half)),
         ("load", lambda: run_hook(options.load_command)),
         ("traffic, second half", lambda: traffic.start(half)),
+        ("wait", lambda: time.sleep(options.settle)),
         ("compare", lambda: checks.compare(report, options.dump_command, options.min_flows)),
         ("port reuse", lambda: reuse.start(options.rounds)),
+        ("wait", lambda: time.sleep(options.settle)),
         ("compare again", lambda: checks.compare(report, options.dump_command, options.min_flows)),
         ("flush", readings.flush),
+        ("wait", lambda: time.sleep(options.settle)),
         ("check closed", lambda: checks.check_closed(report, options.dump_command)),
     ]
     try:
@@ -107,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--flows", type=_count, default=FLOWS)
     made.add_argument("--min-flows", type=_count, default=MIN_FLOWS)
     made.add_argument("--rounds", type=_count, default=ROUNDS)
+    made.add_argument(
+        "--settle",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds before each comparison, where a process follows the kernel",
+    )
     made.add_argument("--load-command", help="shell command to run after half of the traffic")
     return parser
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from btfleet.kernel import bpf, ct_watch, follower, netlink_tier, pulse, table
 from btfleet.kernel.bpffs import Pins
+from btfleet.kernel.ctnetlink import Direction, Flow
 from btfleet.kernel.facts import BtfFacts, Facts
 from btfleet.kernel.follower import Follower
 from btfleet.kernel.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
@@ -172,6 +173,35 @@ def test_a_namespace_that_comes_is_followed_and_one_that_goes_is_let_go(tier: Ti
         assert eventually(lambda: not tier.flows(LIVE, number))
         assert tier.flows(CLOSED, number) == before
         assert eventually(lambda: "w0" not in stays.run("ip", "-o", "link"))
+
+
+def test_a_namespace_with_the_number_of_one_that_is_gone_waits_for_its_entries_to_be_closed(
+    tier: Tier, nat: Router
+) -> None:
+    number = inode(nat)
+    sent = nat.send(0.3)
+    made = Follower(tier.pins.folder)
+    assert made._adopt()
+    # As if they were another namespace's, which had the number before
+    adopted = made._now_adopted.table
+    side = Direction(bytes(16), bytes(16), 0, 0, 0)
+    for port in range(1000):
+        former = Flow(2, 17, 1, side._replace(sport=port), side._replace(dport=port + 1))
+        adopted.insert(number, former)
+    made._taken_in, made._gone, made._remains = True, {number}, made._entries_of({number})
+    made._round()
+    assert number not in made._watches
+    assert 0 < len(tier.flows(LIVE, number)) < 1000
+    while number in made._gone:
+        made._round()
+    assert not tier.flows(LIVE, number)
+    assert len(tier.flows(CLOSED, number)) == 1000
+    made._round()
+    made._compare(list(made._watches.values()))
+    assert len(tier.flows(LIVE, number)) == sent
+    assert agrees(tier, nat)
+    tier.pins.remove()
+    made.run()
 
 
 def test_a_full_table_is_bounded_and_counted(tier: Tier, nat: Router) -> None:
