@@ -41,7 +41,7 @@ bench: lab-setup build ## measure; writes JSON and a table under build/
 	$(PYTHON) -m benchmarks.remote_config
 	$(PYTHON) -m benchmarks.poller_agent
 	$(PYTHON) -m benchmarks.fleet
-	$(PYTHON) -m benchmarks.compliance_reports
+	PYTHONPATH=build/collections $(PYTHON) -m benchmarks.compliance_reports
 
 ## Test
 test: lab-setup build ## everything that has to pass before a change is taken in

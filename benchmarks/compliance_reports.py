@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m benchmarks.compliance_reports`: the reports of a simulated fleet, format by format.
 
+Needs build/collections in PYTHONPATH, as `make bench` has it.
+
 What hosts answer is simulated; the code that collects and renders it is the product's.
 """
 
