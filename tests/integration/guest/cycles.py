@@ -162,9 +162,12 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--tiers", nargs="+", choices=TIERS, default=TIERS)
     options = parser.parse_args()
-    facts = gather()
-    possible = [tier for tier in options.tiers if assess(facts, (tier,)).supported]
     given = SPEC_FILE.read_text()
+    facts = gather(json.loads(given).get("btf_path"))
+    possible = [tier for tier in options.tiers if assess(facts, (tier,)).supported]
+    if not possible:
+        print(f"{' and '.join(options.tiers)}: not possible on this host", file=sys.stderr)
+        return 1
     Tracker().unload()
     try:
         run("python3", "-m", "nat", "up")
