@@ -53,6 +53,7 @@ class Guest:
         host = find_host(row.host)
         self.host = dataclasses.replace(host, name=row.name)
         self.variant = row.variant
+        self.new_kernel = row.new_kernel
         self.log = log
 
     def boot(self) -> None:
@@ -80,7 +81,21 @@ class Guest:
             self.must("cat >/etc/lab-variant", self.variant.script.encode())
             self.must("cat >/etc/systemd/system/lab-variant.service", _UNIT.encode())
             self.must("systemctl enable --now lab-variant.service")
+        if self.new_kernel:
+            self._bring_modules(self.new_kernel)
         self.must(f"cd {TESTS}; python3 -m guest.traces record before.json")
+
+    def _bring_modules(self, name: str) -> None:
+        """Those of the kernel of a host of the lab."""
+        disk = ensure_image(find_host(name).image, self._say).disk
+        with tempfile.TemporaryDirectory() as folder:
+            modules_of(disk, Path(folder))
+            packed = subprocess.run(
+                ["tar", "-cz", "-C", f"{folder}/usr/lib", "modules"],
+                capture_output=True,
+                check=True,
+            ).stdout
+        self.must("tar -xz --keep-directory-symlink -C /usr/lib", packed)
 
     def run(self, command: str, given: bytes = b"", timeout: float = 1800) -> Done:
         """A shell command in the guest."""
@@ -109,17 +124,8 @@ class Guest:
         raise RuntimeError("the guest did not come back")
 
     def change_kernel(self, name: str) -> None:
-        """Reboots into the kernel of a host of the lab, with its modules."""
+        """Reboots into the kernel of a host of the lab."""
         image = find_host(name).image
-        disk = ensure_image(image, self._say).disk
-        with tempfile.TemporaryDirectory() as folder:
-            modules_of(disk, Path(folder))
-            packed = subprocess.run(
-                ["tar", "-cz", "-C", f"{folder}/usr/lib", "modules"],
-                capture_output=True,
-                check=True,
-            ).stdout
-        self.must("tar -xz --keep-directory-symlink -C /usr/lib", packed)
         self.run("systemctl poweroff")
         self.inventory = guests.start_with_kernel(
             self.host, image, STATE, self._say, self.variant.kernel_args
