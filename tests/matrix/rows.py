@@ -70,9 +70,14 @@ class Row:
 
 
 # Symbols are looked for in this file, by name, so a copy without one is a kernel that inlines it.
-# A module's symbols appear with the module.
+# A module's symbols appear with the module. systemd 252 gives a unit that may not write to cgroups a
+# /proc of its own, which has to be told.
 INSERT_INLINED = Variant(
     script="""
+mkdir -p /etc/systemd/system/btfleet-conntracker.service.d
+printf '[Service]\\nBindReadOnlyPaths=/run/kallsyms:/proc/kallsyms\\n' \\
+    >/etc/systemd/system/btfleet-conntracker.service.d/kallsyms.conf
+systemctl daemon-reload
 modprobe nf_conntrack_netlink
 umount -q /proc/kallsyms || true
 grep -v ' __nf_conntrack_hash_insert\\b' /proc/kallsyms >/run/kallsyms
