@@ -373,17 +373,24 @@ def _from_archive(lib: Libbpf, facts: BtfFacts, without: Probe) -> tuple[BtfFact
 
 
 def of_headers(lib: Libbpf) -> tuple[BtfFacts, bytes]:
-    """Types made of the kernel's headers, which takes a compiler a while; raises BtfNotFound."""
-    content = header_types.measure()
-    where = f"what bcc made of the headers in {header_types.headers_path()}"
+    """Types made of the kernel's headers, which takes a compiler a while unless they are kept;
+    raises BtfNotFound.
+    """
+    source = header_types.KEPT if header_types.kept() else header_types.headers_path()
+    content = header_types.of_running()
     with btf_archive.as_file(content) as path:
-        probe = _file_probe(lib, path, where, {})
+        probe = _file_probe(lib, path, f"what bcc made of the kernel's headers ({source})", {})
     if probe.value == NO:
         raise BtfNotFound(probe.evidence)
-    return BtfFacts("headers", "runtime", header_types.headers_path()), content
+    return BtfFacts("headers", "runtime", source), content
 
 
 def _runtime(probes: dict[str, Probe]) -> None:
+    if header_types.kept():
+        # An earlier load had them
+        enough = Probe(YES, f"not needed: what they told is kept in {header_types.KEPT}")
+        probes.update(bcc=enough, kernel_headers=enough)
+        return
     for name, path in (
         ("bcc", header_types.bcc_path()),
         ("kernel_headers", header_types.headers_path()),

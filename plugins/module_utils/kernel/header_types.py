@@ -5,22 +5,26 @@
 
 bcc brings a compiler and the flags that a kernel's headers need. It is asked for nothing but
 numbers, where each member lies that the object reads; the object itself is the same as ever. The
-compiler runs in a process of its own, which takes its memory with it when it ends.
+compiler runs in a process of its own, which takes its memory with it when it ends. The numbers are
+kept: until the kernel or its headers change, no load needs the compiler again.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import platform
 import struct
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Sequence
 
-from . import btf_writer
+from . import btf_archive, btf_writer
 from .errors import BtfNotFound
+from .store import write_atomically
 
 # The distribution's bcc is a module of the distribution's Python, whichever runs this
 PYTHON = "/usr/bin/python3"
@@ -30,6 +34,7 @@ _BCC = (
     "/usr/lib*/python3*/site-packages/bcc/__init__.py",
 )
 _KHEADERS = "/sys/kernel/kheaders.tar.xz"
+KEPT = "/var/lib/btfleet/header_types.json"
 _SECONDS = 600
 
 # mov64 r0, imm
@@ -153,17 +158,62 @@ def returned_number(code: bytes) -> int:
     return int(struct.unpack_from("=i", code, 4)[0])
 
 
-def measure() -> bytes:
-    """BTF of the running kernel, by bcc and its headers; raises BtfNotFound."""
-    asked = questions()
-    text = _INCLUDES + "".join(
-        f"int {name}(void *ctx)\n{{{body}}}\n" for name, body in asked.items()
-    )
-    code = _compile(text, list(asked))
+def kept(path: str = KEPT) -> bytes | None:
+    """BTF of the numbers that an earlier load measured, None if they are of another kernel or other
+    headers, or answers to other questions. Headers that have gone since are not missed.
+    """
     try:
-        return to_btf(
-            {name: returned_number(bytes.fromhex(part)) for name, part in zip(asked, code)}
-        )
+        with open(path, "rb") as stream:
+            found = json.load(stream)
+        if found["key"] != _key() or _headers_stamp() not in (None, found["headers"]):
+            return None
+        return to_btf(found["numbers"])
+    except (OSError, ValueError, LookupError, TypeError, struct.error):
+        return None
+
+
+def of_running(path: str = KEPT) -> bytes:
+    """BTF of the running kernel, kept or else measured, and kept then; raises BtfNotFound."""
+    content = kept(path)
+    if content is None:
+        numbers = _measure()
+        content = to_btf(numbers)
+        found = {"key": _key(), "headers": _headers_stamp(), "numbers": numbers}
+        # Where it cannot be kept, the next load measures again, which is no reason to refuse this
+        with suppress(OSError):
+            write_atomically(path, json.dumps(found, indent=1).encode() + b"\n")
+    return content
+
+
+def _key() -> list[str]:
+    """The build of the kernel, and the digest of what is asked of its headers."""
+    asked = hashlib.sha256(_program().encode()).hexdigest()
+    return [btf_archive.running().member, asked]
+
+
+def _headers_stamp() -> str | None:
+    """What tells these headers from others of the same kernel's name; None without any."""
+    path = headers_path()
+    if path is None:
+        return None
+    try:
+        made = os.stat(f"{path}/include/generated/autoconf.h").st_mtime_ns
+    except OSError:
+        made = 0  # the kernel's own, in a file
+    return f"{os.path.realpath(path)} {made}"
+
+
+def _program() -> str:
+    return _INCLUDES + "".join(
+        f"int {name}(void *ctx)\n{{{body}}}\n" for name, body in questions().items()
+    )
+
+
+def _measure() -> dict[str, int]:
+    asked = list(questions())
+    code = _compile(_program(), asked)
+    try:
+        return {name: returned_number(bytes.fromhex(part)) for name, part in zip(asked, code)}
     except ValueError as exc:
         raise BtfNotFound(
             f"bcc has compiled something else than it was asked for ({exc}): give a BTF file of "

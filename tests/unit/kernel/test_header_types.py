@@ -6,14 +6,17 @@ bcc itself answers in a guest: row no-btf-runtime of the matrix.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import re
 import struct
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
-from btfleet.kernel import header_types
+from btfleet.kernel import btf_archive, facts, header_types
 from btfleet.kernel.errors import BtfNotFound
 from btfleet.kernel.facts import NEEDED_MEMBERS
 from btfleet.kernel.libbpf import Btf, Libbpf
@@ -131,19 +134,127 @@ def test_a_compiler_that_fails_is_one_line(
 ) -> None:
     python(tmp_path, monkeypatch, script)
     with pytest.raises(BtfNotFound, match=why) as caught:
-        header_types.measure()
+        header_types.of_running(str(tmp_path / "kept"))
     assert "\n" not in str(caught.value)
     assert "install the headers of this very kernel" in str(caught.value)
 
 
-def test_a_python_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(header_types, "PYTHON", "/nowhere/python3")
     with pytest.raises(BtfNotFound, match="No such file or directory"):
-        header_types.measure()
+        header_types.of_running(str(tmp_path / "kept"))
 
 
 def test_code_of_another_kind_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = json.dumps(["00" * 24] * len(header_types.questions()))
     python(tmp_path, monkeypatch, f"cat >/dev/null; echo '{code}'")
     with pytest.raises(BtfNotFound, match="something else than it was asked for"):
-        header_types.measure()
+        header_types.of_running(str(tmp_path / "kept"))
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, int]
+) -> tuple[Path, bytes]:
+    """The file that a load leaves, and its BTF. There are headers, and no compiler any more."""
+    build = tmp_path / "headers"
+    (build / "include/generated").mkdir(parents=True)
+    (build / "include/generated/autoconf.h").touch()
+    monkeypatch.setattr(header_types, "headers_path", lambda: str(build))
+    code = json.dumps([returning(number).hex() for number in answers.values()])
+    python(tmp_path, monkeypatch, f"cat >/dev/null; echo '{code}'")
+    content = header_types.of_running(str(tmp_path / "kept"))
+    monkeypatch.setattr(header_types, "PYTHON", "/nowhere/python3")
+    return tmp_path / "kept", content
+
+
+def test_a_kernel_is_measured_once(measured: tuple[Path, bytes], answers: dict[str, int]) -> None:
+    path, content = measured
+    assert content == header_types.to_btf(answers)
+    assert header_types.kept(str(path)) == content
+    assert header_types.of_running(str(path)) == content
+
+
+def test_headers_that_have_gone_are_not_missed(
+    measured: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, content = measured
+    monkeypatch.setattr(header_types, "headers_path", lambda: None)
+    assert header_types.of_running(str(path)) == content
+
+
+def test_what_is_of_another_kernel_is_measured_again(
+    measured: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(btf_archive.running(), build="#2 SMP")
+    monkeypatch.setattr(btf_archive, "running", lambda: other)
+    is_measured_again(measured[0])
+
+
+def test_what_is_of_other_headers_is_measured_again(
+    measured: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    os.utime(tmp_path / "headers/include/generated/autoconf.h", (1, 1))
+    is_measured_again(measured[0])
+
+
+def test_what_answers_other_questions_is_measured_again(
+    measured: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(header_types, "_INCLUDES", "#include <net/sock.h>\n")
+    is_measured_again(measured[0])
+
+
+def is_measured_again(path: Path) -> None:
+    assert header_types.kept(str(path)) is None
+    with pytest.raises(BtfNotFound, match="bcc cannot read the headers"):
+        header_types.of_running(str(path))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-40],
+        lambda text: f"[{text}]",
+        lambda text: text.replace('"size_nf_conn"', '"size_of_nothing"'),
+        lambda text: re.sub(r'("size_nf_conn"): \d+', r'\1: "8"', text),
+        lambda text: re.sub(r'("size_nf_conn"): \d+', r"\1: -8", text),
+    ],
+    ids=["cut short", "not an object", "a number missing", "no number", "out of range"],
+)
+def test_a_damaged_file_is_as_good_as_none(
+    measured: tuple[Path, bytes], damage: Callable[[str], str]
+) -> None:
+    path, _content = measured
+    path.write_text(damage(path.read_text()))
+    assert header_types.kept(str(path)) is None
+
+
+def test_a_disk_that_takes_nothing_does_not_refuse_the_load(
+    measured: tuple[Path, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: dict[str, int],
+) -> None:
+    code = json.dumps([returning(number).hex() for number in answers.values()])
+    python(tmp_path, monkeypatch, f"cat >/dev/null; echo '{code}'")
+    (tmp_path / "file").touch()
+    assert header_types.of_running(str(tmp_path / "file/kept")) == measured[1]
+
+
+def test_a_host_with_kept_types_needs_no_compiler(
+    measured: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = measured[0]
+    monkeypatch.setattr(header_types.kept, "__defaults__", (str(path),))
+    probes: dict[str, facts.Probe] = {}
+    facts._runtime(probes)
+    assert {one.value for one in probes.values()} == {facts.YES}
+    path.unlink()
+    facts._runtime(probes)
+    assert probes["bcc"].value == (facts.YES if header_types.bcc_path() else facts.NO)
