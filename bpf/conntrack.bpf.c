@@ -787,6 +787,12 @@ int BPF_KRETPROBE(kretprobe_check_insert, int err)
 
 /* take-in of existing flows: ctnetlink_fill_info(skb, portid, seq, type, ct, …) */
 
+SEC("fentry/ctnetlink_fill_info")
+int BPF_PROG(fentry_seed, void *skb, __u32 portid, __u32 seq, __u32 type, struct nf_conn *ct)
+{
+	return on_seed(ct, portid);
+}
+
 SEC("kprobe/ctnetlink_fill_info")
 int BPF_KPROBE(kprobe_seed, void *skb, __u32 portid, __u32 seq, __u32 type, struct nf_conn *ct)
 {

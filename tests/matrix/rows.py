@@ -197,7 +197,8 @@ ROWS = {
             breaks=CONNTRACK_RELOADED,
         ),
         Row("memory-limit", "debian12", Tracked("core/kprobe"), MEMORY_LIMIT),
-        Row("kprobes-off", "debian13", Refused("kprobes are switched off"), KPROBES_OFF),
+        Row("kprobes-off", "debian13", Tracked("core/fentry"), KPROBES_OFF),
+        Row("kprobes-off-k61", "debian12", Refused("kprobes are switched off"), KPROBES_OFF),
         Row(
             "conntrack-absent",
             "debian12",

@@ -74,9 +74,15 @@ TIERS = {
         ),
     ),
 }
+# What takes in the flows that exist, by whether kprobes can be made. It is detached again.
+SEED = Probe("seed", "kprobe_seed", symbols.SEED, by_symbol=True)
+SEED_WITHOUT_KPROBES = Probe("seed", "fentry_seed", symbols.SEED)
 # In place of the delete program, where the function's beginning is inlined into its callers
 _DELETE_PART = Probe("delete", "kprobe_delete_part", symbols.DELETE_PART, by_symbol=True)
-_ALL = (*(probe for probes in TIERS.values() for probe in probes), _DELETE_PART)
+_ALL = (
+    *(probe for probes in TIERS.values() for probe in probes),
+    *(_DELETE_PART, SEED, SEED_WITHOUT_KPROBES),
+)
 PROGRAMS = sorted({probe.program for probe in _ALL})
 
 

@@ -33,6 +33,7 @@ MAP_GET_NEXT_ID = 12
 PROG_GET_FD_BY_ID = 13
 MAP_GET_FD_BY_ID = 14
 OBJ_GET_INFO_BY_FD = 15
+RAW_TRACEPOINT_OPEN = 17
 BTF_GET_FD_BY_ID = 19
 TASK_FD_QUERY = 20
 BTF_GET_NEXT_ID = 23
@@ -434,6 +435,11 @@ def program_of_event(pid: int, fd: int) -> int | None:
 
 
 # --- iterators ----------------------------------------------------------------------------------
+
+
+def attach_tracing(program_fd: int) -> int:
+    """Attaches a tracing program to the function that it was loaded for (5.5); the link."""
+    return call(RAW_TRACEPOINT_OPEN, struct.pack("=QII", 0, program_fd, 0))
 
 
 def iterator_link(program_fd: int, map_fd: int) -> int:

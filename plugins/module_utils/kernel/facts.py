@@ -13,6 +13,7 @@ import errno
 import os
 import platform
 import struct
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Callable
 
@@ -95,6 +96,8 @@ def gather(btf_path: str | None = None) -> Facts:
     _functions(function_ids, lib, probes)
     _bpf_features(function_ids, probes)
     _kprobe_events(found, probes)
+    if lib and probes["kprobe_events"].value == NO:
+        probes["fentry_seed"] = _fentry_seed(lib, found)
     _bpffs(probes)
     modules = {
         name: "builtin" if module_state(name) == "absent" and found[symbol] else module_state(name)
@@ -135,7 +138,13 @@ def _sysctl(name: str) -> str | None:
     return _read("/proc/sys/" + name.replace(".", "/"))
 
 
+# include/linux/errno.h: not for user space, and yet it comes by
+_ENOTSUPP = 524
+
+
 def _errno_name(exc: OSError) -> str:
+    if exc.errno == _ENOTSUPP:
+        return "ENOTSUPP"
     return errno.errorcode.get(exc.errno or 0, str(exc.errno))
 
 
@@ -509,6 +518,50 @@ def _tracing(function_ids: dict[str, int]) -> Probe:
             bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function_ids[ALWAYS_THERE]
         ),
     )
+
+
+def _fentry_seed(lib: Libbpf, found: dict[str, str | None]) -> Probe:
+    """Whether an fentry program can sit where the seed program does.
+
+    It is attached for a moment, and does nothing: only then do kernels say that they have no
+    trampoline for so many arguments (x86 before 6.6 takes six, ctnetlink_fill_info() has seven).
+    """
+    if found.get(symbols.DETACH_DEADLOCK):
+        return Probe(INCONCLUSIVE, f"not tried on a kernel with {symbols.DETACH_DEADLOCK}")
+    if module_state(NETLINK_MODULE) == "available":
+        return Probe(INCONCLUSIVE, f"{NETLINK_MODULE} is not loaded yet")
+    try:
+        with Btf.of_kernel(lib, NETLINK_MODULE) as kernel:
+            function = kernel.function(symbols.SEED)
+    except BtfNotFound as exc:
+        return Probe(NO, str(exc))
+    if function is None:
+        return Probe(NO, f"BTF does not describe {symbols.SEED}")
+    return _try(
+        f"attaching an fentry program to {symbols.SEED}", lambda: _attach_for_a_moment(function)
+    )
+
+
+def _attach_for_a_moment(function: int) -> int:
+    with ExitStack() as stack:
+        types = _module_types(NETLINK_MODULE)  # none: it is part of the kernel's image
+        if types:
+            stack.callback(os.close, types)
+        program = bpf.prog_load(
+            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function, types
+        )
+        stack.callback(os.close, program)
+        return bpf.attach_tracing(program)
+
+
+def _module_types(name: str) -> int:
+    """A descriptor of a module's own types; 0 if it has none."""
+    for btf_id in bpf.ids(bpf.BTF_GET_NEXT_ID):
+        fd = bpf.fd_by_id(bpf.BTF_GET_FD_BY_ID, btf_id)
+        if bpf.btf_name(fd) == name:
+            return fd
+        os.close(fd)
+    return 0
 
 
 def _iterators(function_ids: dict[str, int]) -> Probe:

@@ -117,6 +117,7 @@ def _is(facts: Facts, probe: str, value: str) -> bool:
 
 
 _SEED = f"symbol:{symbols.SEED}"
+_KPROBES = ("kprobe_events", "no kprobe can be made")
 # What every tier of the object needs: probe and the sentence if it says no
 _SHARED = (
     ("privileges", "not enough privileges, CAP_SYS_ADMIN is needed (become root)"),
@@ -128,8 +129,6 @@ _SHARED = (
     ("bpffs", "no bpf file system to pin in (mount -t bpf bpf /sys/fs/bpf)"),
     (MODULE, "this kernel has no conntrack"),
     (NETLINK_MODULE, "this kernel has no conntrack netlink to take existing flows in with"),
-    # The seed program is a kprobe in every tier
-    ("kprobe_events", "no kprobe can be made"),
     (_SEED, f"no function {symbols.SEED} to take existing flows in with"),
 )
 
@@ -142,7 +141,7 @@ _RUNTIME_NEEDS = (
 
 # The maps, though no program: a process writes them
 _NETLINK_NEEDS = (
-    *(row for row in _SHARED if row[0] not in ("libbpf", "btf", "kprobe_events", _SEED)),
+    *(row for row in _SHARED if row[0] not in ("libbpf", "btf", _SEED)),
     ("conntrack_events", "the kernel sends no conntrack events"),
 )
 
@@ -178,6 +177,7 @@ def _against_tracing(facts: Facts, functions: tuple[str, ...], allow_deadlock: b
     found = _refusals(
         facts,
         (
+            *_needs_of_seed(facts),
             (
                 "tracing_programs",
                 f"the kernel refuses tracing programs{_locked(facts)}",
@@ -206,10 +206,18 @@ def _against_tracing(facts: Facts, functions: tuple[str, ...], allow_deadlock: b
     return found
 
 
+def _needs_of_seed(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """Existing flows are taken in by a kprobe, or where there are none, by fentry."""
+    if not _is(facts, "fentry_seed", NO):
+        return ()
+    return (_KPROBES, ("fentry_seed", "existing flows cannot be taken in by fentry"))
+
+
 def _against_kprobe(facts: Facts, functions: tuple[str, ...]) -> list[str]:
     return _refusals(
         facts,
         (
+            _KPROBES,
             ("kprobe_programs", f"the kernel refuses kprobe programs{_locked(facts)}"),
             *((f"symbol:{name}", f"no function {name} to attach to") for name in functions),
         ),

@@ -34,7 +34,6 @@ from . import (
     reading,
     record_map,
     seed,
-    symbols,
     telemetry,
 )
 from .bpffs import FOLDER, RECORD, Pins, check_mounted
@@ -72,7 +71,7 @@ _ITERATORS = {
 BY_ITERATORS, BY_CALLS = "iterators", "map calls"
 
 ITERATOR_PROGRAMS = ["iter_dump", "iter_entries", "iter_stale", "iter_copy"]
-PROGRAMS = [*attach.PROGRAMS, "kprobe_seed", *ITERATOR_PROGRAMS]
+PROGRAMS = [*attach.PROGRAMS, *ITERATOR_PROGRAMS]
 
 
 @dataclass(frozen=True)
@@ -291,6 +290,8 @@ class Tracker:
         if verdict.tier == NETLINK:
             return self._load_netlink(spec, before, facts, verdict)
         probes = attach.probes_of(str(verdict.tier), facts.symbols)
+        has_kprobes = facts.probes["kprobe_events"].value != NO
+        seeding = attach.SEED if has_kprobes else attach.SEED_WITHOUT_KPROBES
         # Before anything is opened here, which it would have open too
         new_keeper = verdict.lifecycle == HELD and self._start_holder()
         portid = seed.random_portid()
@@ -304,7 +305,7 @@ class Tracker:
             obj = stack.enter_context(BpfObject(lib, content, types))
             has_iterators = facts.probes["map_iterators"].value == YES
             obj.select(
-                [*(probe.program for probe in probes), "kprobe_seed"]
+                [*(probe.program for probe in probes), seeding.program]
                 + (ITERATOR_PROGRAMS if has_iterators else []),
                 PROGRAMS,
             )
@@ -323,7 +324,11 @@ class Tracker:
             if LIVE in others and not is_followed(before.record):
                 maps.copy(others[LIVE], obj.map_fd(LIVE))
             links = {probe.pin: probe.attach(obj, facts.symbols) for probe in probes}
-            last_pass = self._take_in(obj, facts, maps, portid, before)
+            seeding.attach(obj, facts.symbols)
+            try:
+                last_pass = seed.take_in(obj.map_fd(LIVE), maps, portid, _last_pass(before))
+            finally:
+                obj.detach(seeding.program)
             copied_ns = time.monotonic_ns()
             if CLOSED in others:
                 # Not earlier: a flow deleted before the take-in may be in the old map alone
@@ -454,18 +459,6 @@ class Tracker:
                 os.close(fd)
         return found
 
-    def _take_in(
-        self, obj: BpfObject, facts: Facts, maps: seed.MapCalls, portid: int, before: Loaded
-    ) -> int:
-        last = (before.record or {}).get("last_pass", 0)
-        obj.attach("kprobe_seed", facts.symbols[symbols.SEED])
-        try:
-            return seed.take_in(
-                obj.map_fd(LIVE), maps, portid, last if isinstance(last, int) else 0
-            )
-        finally:
-            obj.detach("kprobe_seed")
-
     # --- unloading -------------------------------------------------------------------------------
 
     def unload(self) -> bool:
@@ -558,6 +551,12 @@ def _fits(name: str, info: bpf.MapInfo, spec: Spec) -> bool:
         COUNTERS_MAP: len(COUNTERS),
     }
     return info.max_entries == wanted[name]
+
+
+def _last_pass(before: Loaded) -> int:
+    """The number of the last pass that was made over the live map so far."""
+    last = (before.record or {}).get("last_pass", 0)
+    return last if isinstance(last, int) else 0
 
 
 def _map_work(obj: BpfObject, has_iterators: bool) -> seed.MapCalls:

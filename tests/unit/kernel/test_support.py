@@ -24,7 +24,6 @@ SHARED = {
     "btf": "no usable BTF",
     "bpffs": "no bpf file system to pin in (mount -t bpf bpf /sys/fs/bpf)",
     "nf_conntrack": "this kernel has no conntrack",
-    "kprobe_events": "no kprobe can be made",
     "symbol:ctnetlink_fill_info": (
         "no function ctnetlink_fill_info to take existing flows in with"
     ),
@@ -35,7 +34,10 @@ FENTRY_ONLY = {
     "btf_function:__nf_conntrack_hash_insert": "__nf_conntrack_hash_insert is not in BTF",
     "btf_function:nf_ct_delete": "nf_ct_delete is not in BTF",
 }
-KPROBE_ONLY = {"kprobe_programs": "the kernel refuses kprobe programs"}
+KPROBE_ONLY = {
+    "kprobe_programs": "the kernel refuses kprobe programs",
+    "kprobe_events": "no kprobe can be made",
+}
 INSERT_GONE = {
     "symbol:__nf_conntrack_hash_insert": "no function __nf_conntrack_hash_insert to attach to",
 }
@@ -99,6 +101,21 @@ def test_what_kprobe_needs_counts_once_fentry_is_out(probe: str, sentence: str) 
         },
         **{key: [f"{sentence} (seen of {probe})"] for key in (KPROBE, KRETPROBE)},
     }
+
+
+@pytest.mark.parametrize("seed", ["yes", "inconclusive"])
+def test_without_kprobes_fentry_takes_existing_flows_in(seed: str) -> None:
+    assert assess(host(kprobe_events="no", fentry_seed=seed)) == Verdict(True, FENTRY, "pinned", {})
+
+
+def test_a_host_where_neither_can_take_them_in_is_told_both_causes() -> None:
+    verdict = assess(host(kprobe_events="no", fentry_seed="no"))
+    assert not verdict.supported
+    assert verdict.summary == (
+        "no kprobe can be made (seen of kprobe_events); "
+        "core/fentry: existing flows cannot be taken in by fentry (seen of fentry_seed); "
+        "core/fexit: existing flows cannot be taken in by fentry (seen of fentry_seed)"
+    )
 
 
 INLINED = next(iter(INSERT_GONE))
