@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from btfleet.kernel import btf_archive, facts, symbols
-from btfleet.kernel.libbpf import Btf
+from btfleet.kernel.libbpf import Btf, Libbpf
 from btfleet.kernel.support import assess
 
 from tests.unit.kernel_access import needs_bpf
@@ -103,6 +103,31 @@ def test_a_machine_under_lockdown_is_refused_with_lockdown_as_the_reason(
         assert any("lockdown=integrity" in text for text in verdict.reasons["core/fentry"])
     else:
         pytest.skip(f"this machine's lockdown is {here.lockdown}")
+
+
+@needs_bpf
+def test_another_way_to_take_flows_in_is_tried_where_there_are_no_kprobes_alone(
+    here: facts.Facts,
+) -> None:
+    if here.libbpf is None:
+        pytest.skip("no libbpf")
+    assert ("fentry_seed" in here.probes) == (here.probes["kprobe_events"].value == "no")
+
+
+@needs_bpf
+def test_a_function_that_btf_does_not_describe_cannot_be_sat_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(symbols, "SEED", "no_such_function")
+    monkeypatch.setattr(facts, "module_state", lambda _name: "loaded")
+    probe = facts._fentry_seed(Libbpf(), {})
+    assert probe.value == "no"
+    assert "no_such_function" in probe.evidence or "gives no BTF" in probe.evidence
+
+
+def test_a_kernel_that_may_deadlock_is_not_tried() -> None:
+    probe = facts._fentry_seed(Libbpf(), {symbols.DETACH_DEADLOCK: symbols.DETACH_DEADLOCK})
+    assert probe.value == "inconclusive"
 
 
 def test_gathering_leaves_nothing_open() -> None:
