@@ -70,8 +70,8 @@ class Row:
 
 
 # Symbols are looked for in this file, by name, so a copy without one is a kernel that inlines it.
-# A module's symbols appear with the module. systemd 252 gives a unit that may not write to cgroups a
-# /proc of its own, which has to be told.
+# A module's symbols appear with the module. systemd 252 gives a unit that may not write to cgroups
+# a /proc of its own, which has to be told.
 INSERT_INLINED = Variant(
     script="""
 mkdir -p /etc/systemd/system/btfleet-conntracker.service.d
