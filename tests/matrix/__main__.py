@@ -16,8 +16,9 @@ from pathlib import Path
 from lab.catalogue import find_host
 from lab.image import ensure_image
 from lab.paths import CHECKOUT
+from tests.matrix import old_libbpf
 from tests.matrix.cells import Result, table
-from tests.matrix.rows import ARCHIVE, ROWS, Row
+from tests.matrix.rows import ARCHIVE, OLD_LIBBPF, ROWS, Row
 from tests.matrix.run_row import run_row
 from tools import build_btf_archive
 
@@ -34,8 +35,10 @@ def inputs_of(row: Row, files: Path = FILES) -> str:
     return whole.hexdigest()[:16]
 
 
-def make_archive(row: Row) -> None:
-    """Types of the row's kernel, where it takes them from an archive."""
+def make_files(row: Row) -> None:
+    """What the row needs that is not there yet: an archive of its kernel's types, a library."""
+    if OLD_LIBBPF in row.variant.files.values():
+        old_libbpf.fetch(OLD_LIBBPF)
     if str(ARCHIVE) in row.variables.values():
         disk = ensure_image(find_host(row.host).image, print).disk
         built = FILES / "conntrack-x86_64.bpf.o"
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"matrix: {row.name} …", flush=True)
         log = OUT / f"{row.name}.log"
         log.write_text("")
-        make_archive(row)
+        make_files(row)
         result = run_row(row, inputs, log, options.cycles)
         results[row.name] = result
         (OUT / f"row-{row.name}.json").write_text(result.to_json())

@@ -77,6 +77,8 @@ class Guest:
             check=True,
         ).stdout
         self.must(f"mkdir -p {TESTS}; tar -xzC {TESTS}", tests)
+        for there, here in self.variant.files.items():
+            self.must(f"cat >{there}", here.read_bytes())
         if self.variant.script:
             self.must("cat >/etc/lab-variant", self.variant.script.encode())
             self.must("cat >/etc/systemd/system/lab-variant.service", _UNIT.encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lab.paths import CHECKOUT
 
@@ -15,14 +16,19 @@ PINNED, HELD = "pinned", "held"
 
 # Types of the guests' kernels, made from their images
 ARCHIVE = CHECKOUT / "build" / "matrix" / "btf-archive.tar.gz"
+OLD_LIBBPF = CHECKOUT / "build" / "matrix" / "libbpf.so.0.8.0"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is done to a stock host. `script` runs in it as root, now and early at each boot."""
+    """What is done to a stock host. `script` runs in it as root, now and early at each boot.
+
+    `files` are brought before: their paths there to those here.
+    """
 
     kernel_args: str = ""
     script: str = ""
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,9 @@ BTF_FILE = Variant(
 )
 NO_MODULE_BTF = Variant(
     script="""
-mkdir -p /run/btf
-mount --bind /sys/kernel/btf /run/btf
+cp /sys/kernel/btf/vmlinux /run/
 mount -t tmpfs -o mode=755 tmpfs /sys/kernel/btf
-cp /run/btf/vmlinux /sys/kernel/btf/
+mv /run/vmlinux /sys/kernel/btf/
 """
 )
 # systemd's own sandboxes of units mount a read-only system all the same.
@@ -142,6 +147,22 @@ READ_ONLY_USR = Variant(
 mount --bind /usr /usr
 mount -o remount,ro,bind /usr
 """
+)
+# An older user space. ip and tc, which the tests need, keep the library that they are built for.
+LIBBPF_08 = Variant(
+    files={"/root/libbpf.so.0": OLD_LIBBPF},
+    script="""
+cd /usr/lib/x86_64-linux-gnu
+[ -e libbpf.so.1 ] || exit 0
+mkdir -p /usr/local/lib/iproute2
+mv libbpf.so.1* /usr/local/lib/iproute2/
+cp /root/libbpf.so.0 .
+for tool in ip tc; do
+    printf '#!/bin/sh\\nLD_LIBRARY_PATH=/usr/local/lib/iproute2 exec /sbin/%s "$@"\\n' $tool \\
+        >/usr/local/sbin/$tool
+    chmod 755 /usr/local/sbin/$tool
+done
+""",
 )
 KPROBES_OFF = Variant(
     script="""
@@ -197,6 +218,7 @@ ROWS = {
             breaks=CONNTRACK_RELOADED,
         ),
         Row("memory-limit", "debian12", Tracked("core/kprobe"), MEMORY_LIMIT),
+        Row("libbpf-0.8", "debian12", Tracked("core/kprobe"), LIBBPF_08),
         Row("kprobes-off", "debian13", Tracked("core/fentry"), KPROBES_OFF),
         Row("kprobes-off-k61", "debian12", Refused("kprobes are switched off"), KPROBES_OFF),
         Row(

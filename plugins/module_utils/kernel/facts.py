@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Callable
 
-from . import bpf, btf_archive, header_types, libc, symbols
+from . import bpf, btf_archive, header_types, libc, needed_types, symbols
 from .errors import BtfNotFound, TrackerError
 from .libbpf import Btf, Libbpf
 
@@ -54,11 +54,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class BtfFacts:
-    """Where the kernel's types come from; `result` as in load results."""
+    """Where the kernel's types come from; `result` as in load results.
+
+    `rewritten`: they are the kernel's own, and had to be written in a form that this libbpf reads.
+    """
 
     source: str | None
     result: str
     path: str | None = None
+    rewritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -312,8 +316,10 @@ def _btf(
 ) -> tuple[BtfFacts, dict[str, int]]:
     function_ids: dict[str, int] = {}
     places: dict[str, int] = {}
+    rewritten = False
     try:
-        with Btf.of_kernel(lib, MODULE) as kernel:
+        with ExitStack() as stack:
+            kernel, rewritten = _kernel_btf(lib, stack, probes)
             places = _places(kernel)
             for name in (*symbols.ATTACHED, ALWAYS_THERE, MAP_ITERATOR):
                 type_id = kernel.function(name)
@@ -322,7 +328,7 @@ def _btf(
             probe = _types_probe(kernel, "/sys/kernel/btf")
     except BtfNotFound as exc:
         probe = Probe(NO, str(exc))
-    facts = BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
+    facts = BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux", rewritten)
     if btf_path is not None:
         facts = BtfFacts("file", "custom", btf_path)
         probe = _file_probe(lib, btf_path, f"btf_path {btf_path}", places)
@@ -332,6 +338,26 @@ def _btf(
     if probe.value == NO:
         facts = BtfFacts(None, "btf_not_found", facts.path)
     return facts, function_ids
+
+
+def _kernel_btf(lib: Libbpf, stack: ExitStack, probes: dict[str, Probe]) -> tuple[Btf, bool]:
+    """The kernel's own types, and whether they had to be rewritten for libbpf to read them.
+
+    Then no function is among them. Raises BtfNotFound if the kernel gives none.
+    """
+    probes["kernel_btf"] = Probe(YES, f"libbpf {lib.version} reads /sys/kernel/btf")
+    try:
+        return stack.enter_context(Btf.of_kernel(lib, MODULE)), False
+    except BtfNotFound as exc:
+        probes["kernel_btf"] = Probe(NO, str(exc))
+        try:
+            content = needed_types.of_kernel(MODULE)
+        except (OSError, ValueError):
+            content = b""
+        if not content:
+            raise
+    path = stack.enter_context(btf_archive.as_file(content))
+    return stack.enter_context(Btf.of_file(lib, path, "the kernel's BTF, rewritten")), True
 
 
 def _places(btf: Btf) -> dict[str, int]:
@@ -437,6 +463,8 @@ def _functions(function_ids: dict[str, int], lib: Libbpf | None, probes: dict[st
             probes[key] = Probe(INCONCLUSIVE, "no libbpf to read BTF with")
         elif waiting:
             probes[key] = Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet")
+        elif probes["kernel_btf"].value == NO:
+            probes[key] = Probe(NO, probes["kernel_btf"].evidence)
         else:
             probes[key] = Probe(NO, "neither the kernel's BTF nor the module's describes it")
 

@@ -19,11 +19,11 @@ import platform
 import struct
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Sequence
 
-from . import btf_archive, btf_writer
+from . import btf_archive
 from .errors import BtfNotFound
+from .needed_types import SHAPES, to_btf
 from .store import write_atomically
 
 # The distribution's bcc is a module of the distribution's Python, whichever runs this
@@ -40,54 +40,6 @@ _SECONDS = 600
 # mov64 r0, imm
 _RETURN_NUMBER = 0xB7
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A struct or union. `c` is what C calls it, `members` are name, type and, where a kernel may
-    be built without it, the option that it depends on.
-    """
-
-    name: str
-    c: str
-    members: tuple[tuple[str, str, str], ...]
-    is_union: bool = False
-
-
-def _struct(name: str, *members: tuple[str, str, str]) -> Shape:
-    return Shape(name, f"struct {name}", members)
-
-
-def _union(name: str, *members: tuple[str, str, str]) -> Shape:
-    return Shape(name, f"union {name}", members, is_union=True)
-
-
-_DST = "((struct nf_conntrack_tuple *)0)->dst"
-# What bpf/kernel_types.h has. A type is the key of another, `[n]` and `*` behind it as in C.
-SHAPES = {
-    "addr": _union("nf_inet_addr", ("all", "u32[4]", "")),
-    "port": _union("nf_conntrack_man_proto", ("all", "u16", "")),
-    "man": _struct("nf_conntrack_man", ("u3", "addr", ""), ("u", "port", ""), ("l3num", "u16", "")),
-    "dst_port": Shape("", f"typeof({_DST}.u)", (("all", "u16", ""),), is_union=True),
-    "dst": Shape(
-        "",
-        f"typeof({_DST})",
-        (("u3", "addr", ""), ("u", "dst_port", ""), ("protonum", "u8", "")),
-    ),
-    "tuple": _struct("nf_conntrack_tuple", ("src", "man", ""), ("dst", "dst", "")),
-    "hash": _struct("nf_conntrack_tuple_hash", ("tuple", "tuple", "")),
-    "zone": _struct("nf_conntrack_zone", ("id", "u16", ""), ("dir", "u8", "")),
-    "ns_common": _struct("ns_common", ("inum", "u32", "")),
-    "net": _struct("net", ("ns", "ns_common", "")),
-    "net_pointer": Shape("", "possible_net_t", (("net", "net*", "CONFIG_NET_NS"),)),
-    "nf_conn": _struct(
-        "nf_conn",
-        ("zone", "zone", "CONFIG_NF_CONNTRACK_ZONES"),
-        ("tuplehash", "hash[2]", ""),
-        ("status", "long", ""),
-        ("ct_net", "net_pointer", ""),
-    ),
-    "sk_buff": _struct("sk_buff", ("_nfct", "long", "")),
-}
 
 _INCLUDES = """#include <linux/skbuff.h>
 #include <net/net_namespace.h>
@@ -133,24 +85,6 @@ def questions() -> dict[str, str]:
     return asked
 
 
-def to_btf(numbers: dict[str, int]) -> bytes:
-    """The answers to `questions` as BTF, in the byte order of this machine."""
-    shapes = {
-        key: btf_writer.Composite(
-            shape.name,
-            numbers[f"size_{key}"],
-            tuple(
-                (name, kind, numbers[f"at_{key}_{name}"])
-                for name, kind, _option in shape.members
-                if numbers[f"at_{key}_{name}"] >= 0
-            ),
-            shape.is_union,
-        )
-        for key, shape in SHAPES.items()
-    }
-    return btf_writer.write(shapes)
-
-
 def returned_number(code: bytes) -> int:
     """What a BPF function returns that does nothing else; ValueError if it does more."""
     if len(code) != 16 or code[0] != _RETURN_NUMBER or code[1] != 0:
@@ -167,7 +101,7 @@ def kept(path: str = KEPT) -> bytes | None:
             found = json.load(stream)
         if found["key"] != _key() or _headers_stamp() not in (None, found["headers"]):
             return None
-        return to_btf(found["numbers"])
+        return to_btf({name: found["numbers"][name] for name in questions()})
     except (OSError, ValueError, LookupError, TypeError, struct.error):
         return None
 

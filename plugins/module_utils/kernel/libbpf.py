@@ -153,6 +153,20 @@ def _loaded_path() -> str:
 
 # --- BTF --------------------------------------------------------------------------------------
 
+_KERNEL = "/sys/kernel/btf/vmlinux"
+
+
+def _without_kernel(lib: Libbpf, why: str) -> str:
+    if os.path.exists(_KERNEL) and os.path.getsize(_KERNEL):
+        return (
+            f"libbpf {lib.version} does not read the kernel's BTF ({why}), most likely it is older "
+            "than the kernel's types: install libbpf 1.0 or newer"
+        )
+    return (
+        f"the kernel gives no BTF ({_KERNEL}: {why}): name a BTF file of this kernel with "
+        "btf_path, or run a kernel with CONFIG_DEBUG_INFO_BTF=y"
+    )
+
 
 class Btf:
     """The types of the running kernel and of one of its modules, or of a file."""
@@ -171,11 +185,7 @@ class Btf:
             base = lib.call("btf__load_vmlinux_btf")
         except OSError as exc:
             lib.take_messages()
-            raise BtfNotFound(
-                f"the kernel gives no BTF (/sys/kernel/btf/vmlinux: {exc.strerror}): "
-                "name a BTF file of this kernel with btf_path, or run a kernel with "
-                "CONFIG_DEBUG_INFO_BTF=y"
-            ) from None
+            raise BtfNotFound(_without_kernel(lib, str(exc.strerror))) from None
         handles = [base]
         if module and os.path.exists(f"/sys/kernel/btf/{module}"):
             try:

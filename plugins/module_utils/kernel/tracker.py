@@ -28,6 +28,7 @@ from . import (
     follower_process,
     holder,
     keeper_unit,
+    needed_types,
     netlink_tier,
     object_file,
     pulse,
@@ -513,6 +514,8 @@ def _require(facts: Facts, spec: Spec) -> Verdict:
 
 def _types_file(facts: Facts, spec: Spec, stack: ExitStack) -> str | None:
     """The file that libbpf is to take the kernel's types from, None for the kernel itself."""
+    if facts.btf.rewritten:
+        return stack.enter_context(btf_archive.as_file(needed_types.of_kernel(MODULE)))
     if facts.btf.source != "archive":
         return spec.btf_path
     found = btf_archive.find(btf_archive.running())

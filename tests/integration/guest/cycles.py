@@ -18,7 +18,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from .commands import SPEC_FILE, GuestError, bpftool, run
 
@@ -134,8 +133,8 @@ def cycle(tracker: Tracker, wanted: Sequence[Spec]) -> int:
     return flows
 
 
-def work(tier: str, times: int) -> dict[str, Any]:
-    """The figures of a tier."""
+def work(tier: str, times: int) -> None:
+    """Prints the figures of a tier, and raises GuestError for bad ones."""
     tracker, wanted = Tracker(), specs(tier)
     # Not before the first time: libraries are loaded then
     flows = cycle(tracker, wanted)
@@ -144,9 +143,7 @@ def work(tier: str, times: int) -> dict[str, Any]:
         flows += cycle(tracker, wanted)
     seconds = time.monotonic() - begin
     after = use()
-    check_use(before, after)
-    check_tasks()
-    return {
+    figures = {
         "tier": tier,
         "cycles": times,
         "flows": flows,
@@ -154,6 +151,9 @@ def work(tier: str, times: int) -> dict[str, Any]:
         "before": dataclasses.asdict(before),
         "after": dataclasses.asdict(after),
     }
+    print(json.dumps(figures), flush=True)
+    check_use(before, after)
+    check_tasks()
 
 
 def main() -> int:
@@ -175,7 +175,7 @@ def main() -> int:
         traffic = ["--rate", RATE, "--seconds", "1000000", "--leave-out", "ipv6/udp"]
         run("python3", "-m", "nat", "churn", "start", *traffic)
         for tier in possible:
-            print(json.dumps(work(tier, options.times)), flush=True)
+            work(tier, options.times)
     except GuestError as error:
         print(error, file=sys.stderr)
         return 1
