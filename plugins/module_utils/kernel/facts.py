@@ -98,7 +98,7 @@ def gather(btf_path: str | None = None) -> Facts:
         btf, function_ids = _btf(lib, btf_path, probes)
     _runtime(probes)
     _functions(function_ids, lib, probes)
-    _bpf_features(function_ids, probes)
+    _bpf_features(function_ids, found, probes)
     _kprobe_events(found, probes)
     if lib and probes["kprobe_events"].value == NO:
         probes["fentry_seed"] = _fentry_seed(lib, found)
@@ -490,7 +490,9 @@ def _try(what: str, action: Callable[[], int]) -> Probe:
     return Probe(YES, f"{what}: done")
 
 
-def _bpf_features(function_ids: dict[str, int], probes: dict[str, Probe]) -> None:
+def _bpf_features(
+    function_ids: dict[str, int], found: dict[str, str | None], probes: dict[str, Probe]
+) -> None:
     probes["bpf_syscall"] = _try(
         "BPF_MAP_CREATE of an array", lambda: bpf.map_create(bpf.ARRAY, 4, 8, 1)
     )
@@ -506,7 +508,7 @@ def _bpf_features(function_ids: dict[str, int], probes: dict[str, Probe]) -> Non
         lambda: bpf.prog_load(bpf.PROG_TYPE_KPROBE, _READ_KERNEL),
     )
     probes["perf_links"] = _perf_links()
-    probes["tracing_programs"] = _tracing(function_ids)
+    probes["tracing_programs"] = _tracing(function_ids, found, platform.machine())
     probes["map_iterators"] = _iterators(function_ids)
     jit = _sysctl("net.core.bpf_jit_enable")
     probes["jit"] = Probe(
@@ -537,14 +539,22 @@ def _perf_links() -> Probe:
     return Probe(INCONCLUSIVE, f"{what}: no error for an event that does not exist")
 
 
-def _tracing(function_ids: dict[str, int]) -> Probe:
+def _tracing(function_ids: dict[str, int], found: dict[str, str | None], machine: str) -> Probe:
     if ALWAYS_THERE not in function_ids:
         return Probe(INCONCLUSIVE, "no function in BTF to try it on")
+    function = function_ids[ALWAYS_THERE]
+    # Where x86 loads a program it attaches it. Not so arm64 before 6.4, which says it only then;
+    # and where detaching can deadlock nothing is attached just to see.
+    if machine == "x86_64" or found.get(symbols.DETACH_DEADLOCK):
+        return _try(
+            f"BPF_PROG_LOAD of an fentry program on {ALWAYS_THERE}",
+            lambda: bpf.prog_load(
+                bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function
+            ),
+        )
     return _try(
-        f"BPF_PROG_LOAD of an fentry program on {ALWAYS_THERE}",
-        lambda: bpf.prog_load(
-            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function_ids[ALWAYS_THERE]
-        ),
+        f"attaching an fentry program to {ALWAYS_THERE}",
+        lambda: _attach_for_a_moment(function, 0),
     )
 
 
@@ -566,19 +576,24 @@ def _fentry_seed(lib: Libbpf, found: dict[str, str | None]) -> Probe:
     if function is None:
         return Probe(NO, f"BTF does not describe {symbols.SEED}")
     return _try(
-        f"attaching an fentry program to {symbols.SEED}", lambda: _attach_for_a_moment(function)
+        f"attaching an fentry program to {symbols.SEED}", lambda: _attach_to_module(function)
     )
 
 
-def _attach_for_a_moment(function: int) -> int:
-    with ExitStack() as stack:
-        types = _module_types(NETLINK_MODULE)  # none: it is part of the kernel's image
-        if types:
-            stack.callback(os.close, types)
-        program = bpf.prog_load(
-            bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function, types
-        )
-        stack.callback(os.close, program)
+def _attach_to_module(function: int) -> int:
+    types = _module_types(NETLINK_MODULE)
+    if not types:  # it is part of the kernel's image
+        return _attach_for_a_moment(function, 0)
+    with bpf.closing(types):
+        return _attach_for_a_moment(function, types)
+
+
+def _attach_for_a_moment(function: int, types: int) -> int:
+    """The link of an fentry program that does nothing: closing it detaches."""
+    program = bpf.prog_load(
+        bpf.PROG_TYPE_TRACING, bpf.RETURN_ZERO, bpf.TRACE_FENTRY, function, types
+    )
+    with bpf.closing(program):
         return bpf.attach_tracing(program)
 
 

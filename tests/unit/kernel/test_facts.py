@@ -310,3 +310,44 @@ def test_a_module_has_the_number_of_its_folder_or_none() -> None:
     assert facts.module_number("no_such_module") is None
     some = os.listdir("/sys/module")[0]
     assert facts.module_number(some) == os.stat(f"/sys/module/{some}").st_ino
+
+
+class Kernel:
+    """The calls of a kernel that loads tracing programs, and then does not attach them."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def load(self, *_arguments: int) -> int:
+        self.calls.append("load")
+        return os.open("/dev/null", os.O_RDONLY)
+
+    def attach(self, _program: int) -> int:
+        self.calls.append("attach")
+        raise OSError(524, "Unknown error 524")
+
+
+@pytest.mark.parametrize(
+    ("machine", "deadlock", "calls", "value"),
+    [
+        ("aarch64", None, ["load", "attach"], "no"),
+        ("aarch64", symbols.DETACH_DEADLOCK, ["load"], "yes"),
+        ("x86_64", None, ["load"], "yes"),
+    ],
+)
+def test_tracing_is_tried_to_its_end_where_loading_says_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+    machine: str,
+    deadlock: str | None,
+    calls: list[str],
+    value: str,
+) -> None:
+    """As Debian 12 on arm64 was found to be."""
+    kernel = Kernel()
+    monkeypatch.setattr(facts.bpf, "prog_load", kernel.load)
+    monkeypatch.setattr(facts.bpf, "attach_tracing", kernel.attach)
+    found = {symbols.DETACH_DEADLOCK: deadlock}
+    probe = facts._tracing({facts.ALWAYS_THERE: 1}, found, machine)
+    assert (kernel.calls, probe.value) == (calls, value)
+    if value == "no":
+        assert "kernel_clone: ENOTSUPP" in probe.evidence
