@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import btf_archive, facts, symbols
+from btfleet.kernel import bpf, btf_archive, facts, symbols
 from btfleet.kernel.libbpf import Btf, Libbpf
 from btfleet.kernel.support import assess
 
@@ -344,8 +344,8 @@ def test_tracing_is_tried_to_its_end_where_loading_says_too_little(
 ) -> None:
     """As Debian 12 on arm64 was found to be."""
     kernel = Kernel()
-    monkeypatch.setattr(facts.bpf, "prog_load", kernel.load)
-    monkeypatch.setattr(facts.bpf, "attach_tracing", kernel.attach)
+    monkeypatch.setattr(bpf, "prog_load", kernel.load)
+    monkeypatch.setattr(bpf, "attach_tracing", kernel.attach)
     found = {symbols.DETACH_DEADLOCK: deadlock}
     probe = facts._tracing({facts.ALWAYS_THERE: 1}, found, machine)
     assert (kernel.calls, probe.value) == (calls, value)
