@@ -123,7 +123,8 @@ facts:
     btf:
       description:
         - Where the types come from (C(source), C(path)) and the result code V(custom), V(embedded),
-          V(default) or V(btf_not_found). The tier V(runtime) makes its own.
+          V(default) or V(btf_not_found). The tier V(runtime) makes its own. With C(rewritten), they
+          are the kernel's own, and libbpf is too old to read them as they are.
       type: dict
       returned: success
     modules:

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from btfleet.kernel import facts, needed_types
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.matrix import old_libbpf
 from tests.matrix.rows import OLD_LIBBPF
-from tests.unit.kernel_access import needs_bpf, needs_bpftool
+from tests.unit.kernel_access import bpftool, needs_bpf, needs_bpftool
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 OBJECT = Path(__file__).parents[3] / "build/bpf/conntrack-x86_64.bpf.o"
@@ -29,17 +28,6 @@ needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel gives n
 needs_old_libbpf = pytest.mark.skipif(
     os.uname().machine != "x86_64", reason="there is none for this architecture"
 )
-
-
-def types_of(path: Path) -> list[dict[str, Any]]:
-    """What bpftool reads."""
-    done = subprocess.run(
-        ["/usr/sbin/bpftool", "--json", "btf", "dump", "file", path],
-        capture_output=True,
-        check=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)["types"]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +49,7 @@ def test_sizes_and_members_are_those_that_bpftool_reads(path: Path, own: bytes) 
     btf = RawBtf(own if path == OBJECT else path.read_bytes())
     wanted = {shape.name for shape in needed_types.SHAPES.values() if shape.name}
     checked = set()
-    for one in types_of(path):
+    for one in bpftool("btf", "dump", "file", str(path))["types"]:
         if one["name"] not in wanted or one["kind"] not in ("STRUCT", "UNION"):
             continue
         number = btf.find(one["name"], STRUCT if one["kind"] == "STRUCT" else UNION)
