@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from btfleet.kernel import btf_archive, facts, header_types
+from btfleet.kernel import btf_archive, facts, header_types, needed_types
 from btfleet.kernel.errors import BtfNotFound
 from btfleet.kernel.facts import NEEDED_MEMBERS
 from btfleet.kernel.libbpf import Btf, Libbpf
@@ -31,7 +31,7 @@ def answers() -> dict[str, int]:
 
 def members(tmp_path: Path, numbers: dict[str, int], name: str) -> dict[str, int] | None:
     path = tmp_path / "made.btf"
-    path.write_bytes(header_types.to_btf(numbers))
+    path.write_bytes(needed_types.to_btf(numbers))
     with Btf.of_file(Libbpf(), str(path)) as btf:
         return btf.members(name)
 
@@ -68,7 +68,7 @@ def named_types(path: Path) -> dict[str, dict[str, Any]]:
 def test_the_types_are_those_of_the_object(tmp_path: Path, answers: dict[str, int]) -> None:
     """Else a member that the object came to read would be missing on hosts without BTF alone."""
     made = tmp_path / "made.btf"
-    made.write_bytes(header_types.to_btf(answers))
+    made.write_bytes(needed_types.to_btf(answers))
     ours, theirs = named_types(made), named_types(OBJECT)
     for name, one in theirs.items():
         if name in ours and name != "(anon)":
@@ -175,7 +175,7 @@ def measured(
 
 def test_a_kernel_is_measured_once(measured: tuple[Path, bytes], answers: dict[str, int]) -> None:
     path, content = measured
-    assert content == header_types.to_btf(answers)
+    assert content == needed_types.to_btf(answers)
     assert header_types.kept(str(path)) == content
     assert header_types.of_running(str(path)) == content
 
