@@ -289,6 +289,7 @@ class BpfObject:
             ),
             _OPEN_OPTS.size,
         )
+        self._maps: dict[str, int] = {}
         self._links: dict[str, int] = {}
         # A kprobe's perf event, where the link is another descriptor (since Linux 5.15)
         self._events: dict[str, set[int]] = {}
@@ -306,6 +307,13 @@ class BpfObject:
             ) from None
 
     def _map(self, name: str) -> int:
+        # Looked for once: before 1.0, a map that is given an open one goes by the kernel's name of
+        # it from then on, which has no room for more than 15 characters
+        if name not in self._maps:
+            self._maps[name] = self._find_map(name)
+        return self._maps[name]
+
+    def _find_map(self, name: str) -> int:
         try:
             return self._lib.call("bpf_object__find_map_by_name", self._handle, name.encode())
         except OSError:

@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from btfleet.kernel.errors import BtfNotFound, LoaderError, VerifierError
 from btfleet.kernel.libbpf import BpfObject, Btf, Libbpf, refused_program, verifier_log
 from btfleet.kernel.tracker import PROGRAMS
 
+from tests.matrix import old_libbpf
+from tests.matrix.rows import OLD_LIBBPF
 from tests.unit.kernel_access import bpftool, needs_bpf, needs_bpftool
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
@@ -161,6 +164,37 @@ def test_a_library_that_is_too_old(tmp_path: Path) -> None:
         Libbpf((str(library),))
     assert str(caught.value).startswith("libbpf at ")
     assert "is too old (it has no bpf_object__open_mem), libbpf 0.5 or newer" in str(caught.value)
+
+
+# In a process of its own: two libraries of this name in one are not what a host has
+REUSE = """
+import sys
+from btfleet.kernel import bpf
+from btfleet.kernel.libbpf import BpfObject, Libbpf
+with open(sys.argv[2], "rb") as stream:
+    content = stream.read()
+with BpfObject(Libbpf((sys.argv[1],)), content, None) as obj:
+    obj.set_max_entries("conntrack_closed", 64)
+    obj.reuse_map("conntrack_closed", bpf.map_create(bpf.LRU_HASH, 44, 64, 64))
+    print(obj.map_fd("conntrack_closed") > 0)
+"""
+
+
+@needs_bpf
+def test_a_map_that_was_reused_is_found_with_an_older_libbpf_too(
+    objects: dict[str, Path],
+) -> None:
+    """libbpf 0.8 for real: it then calls the map by the kernel's shorter name."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("there is none for this architecture")
+    old_libbpf.fetch(OLD_LIBBPF)
+    done = subprocess.run(
+        [sys.executable, "-c", REUSE, OLD_LIBBPF, objects["x86_64"]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_the_second_name_is_tried(lib: Libbpf) -> None:
