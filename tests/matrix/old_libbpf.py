@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """libbpf 0.8 as older distributions have it (Ubuntu 22.04: 0.5), a real one.
 
-Debian has had no package of 0.5 to 0.8 since it went from 0.3 to 1.1. A wheel on PyPI brings one,
-built for glibc 2.28; nothing of the wheel is run but that library, and that in a guest.
+Debian's releases went from 0.3 to 1.1. A wheel on PyPI brings one, built for glibc 2.28; nothing of
+the wheel is run but that library, in a guest and in processes of the unit tests.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ The numbers come from the kernel's headers (`header_types`), or from BTF that li
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from . import btf_writer
@@ -110,6 +111,14 @@ def numbers_of(btf: RawBtf) -> dict[str, int]:
     return numbers
 
 
+def rewrite(kernel: bytes, module: bytes = b"") -> bytes:
+    """BTF of a kernel and a module, without what the object does not need; raises ValueError."""
+    try:
+        return to_btf(numbers_of(RawBtf(kernel, module)))
+    except (LookupError, struct.error):
+        raise ValueError("its types do not fit together") from None
+
+
 def of_kernel(module: str) -> bytes:
     """The running kernel's and a module's BTF, as much of it as the object needs, in a form that
     every libbpf reads. Raises OSError and ValueError where there is none, or another than is known.
@@ -121,4 +130,4 @@ def of_kernel(module: str) -> bytes:
             own = stream.read()
     except FileNotFoundError:
         own = b""
-    return to_btf(numbers_of(RawBtf(kernel, own)))
+    return rewrite(kernel, own)

@@ -110,8 +110,7 @@ def test_a_struct_that_the_module_alone_has_is_found(own: bytes) -> None:
 def test_what_a_kernel_does_not_have_is_left_out(own: bytes, tmp_path: Path) -> None:
     """Before the module comes, nf_conn may be described nowhere, which is said as ever."""
     path = tmp_path / "btf"
-    without = RawBtf(own.replace(b"\0nf_conn\0", b"\0nf_gone\0"))
-    path.write_bytes(needed_types.to_btf(needed_types.numbers_of(without)))
+    path.write_bytes(needed_types.rewrite(own.replace(b"\0nf_conn\0", b"\0nf_gone\0")))
     with Btf.of_file(Libbpf(), str(path)) as btf:
         assert btf.members("nf_conn") is None
         assert btf.members("sk_buff")
@@ -134,7 +133,7 @@ def test_damaged_bytes_are_refused_and_nothing_else_happens(
         damaged[place] = data.draw(st.integers(0, 255))
     cut = bytes(damaged[: data.draw(st.integers(0, len(own)))])
     with contextlib.suppress(ValueError):
-        needed_types.to_btf(needed_types.numbers_of(RawBtf(cut)))
+        needed_types.rewrite(cut)
 
 
 # In a process of its own: two libraries of this name in one are not what a host has
