@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Collection, Iterable, Mapping, TypeVar
 
+from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from btfleet.config.v1.config_pb2 import (
@@ -439,7 +440,7 @@ def _config(path: paths.ConfigPath, about: custom.Custom, target: TargetFile, ra
         )
     try:
         TargetFile(target.length, known, target.path).verify_length_and_hashes(raw)
-    except Exception as exc:  # noqa: BLE001 the library names no closed set of errors
+    except LengthOrHashMismatchError as exc:
         raise UpdateRefused("hash", f"{path}: {_line(exc)}") from None
     return Config(path, about.version, about.expires, raw, known)
 
