@@ -63,7 +63,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class State:
-    """What there is: names of the kept releases, the current one, the command's link, the unit."""
+    """What there is: names of the kept releases, the current one, the command's link, the unit.
+
+    `read_only` says that the link's folder is on a file system that cannot be written: a host that
+    was made so does without the link.
+    """
 
     releases: tuple[str, ...] = ()
     current: str | None = None
@@ -71,6 +75,7 @@ class State:
     unit: str | None = None
     unit_enabled: bool = False
     unit_active: bool = False
+    read_only: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """The form that a diff shows."""
@@ -118,10 +123,11 @@ def plan(
     return State(
         releases=tuple(other for other in known if other in kept),
         current=name,
-        command=True,
+        command=now.command or not now.read_only,
         unit=(unit_digest or now.unit) if boot else now.unit,
         unit_enabled=boot or now.unit_enabled,
         unit_active=boot or now.unit_active,
+        read_only=now.read_only,
     )
 
 
@@ -132,9 +138,15 @@ def without_boot_unit(now: State) -> State:
 
 def plan_removal(now: State, in_use: bool) -> State:
     """The state without the boot unit, and without releases unless something else is `in_use`."""
-    if not in_use:
-        return State()
-    return State(releases=now.releases, current=now.current, command=now.command)
+    return without_boot_unit(now) if in_use else State(read_only=now.read_only)
+
+
+def warnings(layout: Layout, state: State) -> list[str]:
+    """What a user should know of a state with a release."""
+    if state.command:
+        return []
+    folder, target = os.path.dirname(layout.command), _command_target(layout)
+    return [f"{folder} is on a read-only file system, so the command is {target} alone"]
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -166,7 +178,15 @@ def read_releases(layout: Layout) -> State:
         releases=tuple(names),
         current=current,
         command=_points_to(layout.command, _command_target(layout)),
+        read_only=_is_read_only(os.path.dirname(layout.command)),
     )
+
+
+def _is_read_only(folder: str) -> bool:
+    """Whether its file system is, or the one that it would be made on."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _command_target(layout: Layout) -> str:
@@ -264,7 +284,7 @@ def reach(layout: Layout, run: Runner, now: State, after: State) -> None:
     name = str(after.current)
     if now.current != name:
         link_atomically(os.path.join("releases", name), layout.current)
-    if not now.command:
+    if after.command and not now.command:
         link_atomically(_command_target(layout), layout.command)
     packed = packed_unit(layout, name)
     if after.unit is not None and file_digest(packed) != now.unit:
@@ -281,6 +301,10 @@ def reach(layout: Layout, run: Runner, now: State, after: State) -> None:
 
 def remove(layout: Layout, run: Runner, now: State, after: State) -> None:
     """Takes the boot unit away again, and all the rest if nothing else runs it (`plan_removal`)."""
+    if now.command and now.read_only and after.current is None:
+        raise ReleaseError(
+            f"{layout.command} is on a read-only file system: mount it writable to have it removed"
+        )
     systemd.remove(run, layout.units, (UNIT,))
     if after.current is not None:
         return

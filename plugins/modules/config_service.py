@@ -257,7 +257,9 @@ def absent(module: AnsibleModule) -> dict[str, object]:
     release_before = release.read(releases, run)
     # The tracker's boot unit runs it, and with that unit it goes
     is_last = release_before.unit is None and before.unit.digest is not None
-    release_after = release.State() if is_last else release_before
+    release_after = (
+        release.plan_removal(release_before, in_use=False) if is_last else release_before
+    )
     if not module.check_mode:
         if before != after:
             config_service.remove(layout, run)
@@ -310,6 +312,8 @@ def present(module: AnsibleModule) -> dict[str, object]:
         if release_before != release_after:
             release.reach(releases, run, release_before, release_after)
         config_service.reach(layout, releases, run, before, after, contents, choice.name, restart)
+    for warning in release.warnings(releases, release_after):
+        module.warn(warning)
     return {
         **answer(before, after, release_before, release_after),
         "current": choice.name,

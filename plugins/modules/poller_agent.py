@@ -269,6 +269,8 @@ def present(module: AnsibleModule) -> dict[str, object]:
         if release_before != release_after:
             release.reach(releases, run, release_before, release_after)
         poller_agent.reach(layout, releases, run, before, after, contents, choice.name, restart)
+    for warning in release.warnings(releases, release_after):
+        module.warn(warning)
     shown = poller_agent.difference(before, after)
     return {
         "changed": changed,

@@ -11,8 +11,10 @@ short_description: Installs a release of the btfleet command and its boot unit
 version_added: 0.1.0
 description:
   - Unpacks a release archive beside those that are there, and switches to it in one step.
-  - Keeps the command C(btfleet) in place, and the unit C(btfleet-conntracker.service), which loads
-    the tracker at boot, enabled and started.
+  - Keeps the command C(btfleet) in place, as C(/usr/local/bin/btfleet). Where that folder is on a
+    read-only file system, the command is C(/opt/btfleet/current/bin/btfleet) alone.
+  - Keeps the unit C(btfleet-conntracker.service), which loads the tracker at boot, enabled and
+    started.
   - Needs no pip, package index or compiler on the host. What the poller agent and the config
     service need besides (O(dependencies)) is put together on the control node, once for each Python
     version and architecture, against a list of hashes, and kept in the user's cache folder.
@@ -175,6 +177,8 @@ def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
     after = release.plan(before, name, params["keep"], unit, pinned=pinned)
     if before != after and not module.check_mode:
         release.reach(layout, module.run_command, before, after)
+    for warning in release.warnings(layout, after):
+        module.warn(warning)
     return {
         "changed": before != after,
         "current": name,

@@ -141,9 +141,11 @@ mount -t tmpfs -o mode=755 tmpfs /sys/kernel/btf
 mv /run/vmlinux /sys/kernel/btf/
 """
 )
-# systemd's own sandboxes of units mount a read-only system all the same.
+# systemd's own sandboxes of units mount a read-only system all the same. No folder of the path is
+# left there that a command could be put in.
 READ_ONLY_USR = Variant(
     script="""
+echo "PATH=$PATH:/opt/btfleet/current/bin" >/etc/environment
 mount --bind /usr /usr
 mount -o remount,ro,bind /usr
 """

@@ -59,6 +59,8 @@ def command(host: Host, wanted: Wanted) -> Finding:
     if host.releases.current is None:
         return not_applicable(expected, _NO_RELEASE)
     good = host.releases.command
+    if not good and host.releases.read_only:
+        return not_applicable(expected, "/usr/local/bin is on a read-only file system")
     actual = "it does" if good else "/usr/local/bin/btfleet is no link to it"
     return judge(good, expected, actual, wanted.rollout())
 

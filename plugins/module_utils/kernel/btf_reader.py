@@ -39,7 +39,7 @@ class RawBtf:
 
     def __init__(self, kernel: bytes, module: bytes = b"") -> None:
         # A module's numbers of types and offsets of strings go on where the kernel's end
-        parts = [_sections(content) for content in (kernel, module) if content]
+        parts = [_sections(content) for content in ([kernel, module] if module else [kernel])]
         self._types = b"".join(types for types, _strings in parts)
         self._strings = b"".join(strings for _types, strings in parts)
         self._places: list[int] = []

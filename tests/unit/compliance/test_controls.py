@@ -469,3 +469,14 @@ def test_a_fix_can_be_copied_whatever_files_are_called() -> None:
     for control in ("files.unfinished", "files.access"):
         words = shlex.split(finding(control, host).fix)
         assert nasty in words
+
+
+def test_a_read_only_system_is_not_asked_for_the_commands_link() -> None:
+    without = State(releases=(RELEASE,), current=RELEASE, read_only=True)
+    found = finding("release.command", replace(HOST, releases=without))
+    assert (found.status, found.actual) == (
+        "not_applicable",
+        "/usr/local/bin is on a read-only file system",
+    )
+    linked = replace(without, command=True)
+    assert finding("release.command", replace(HOST, releases=linked)).status == "pass"

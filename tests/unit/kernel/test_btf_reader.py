@@ -123,6 +123,12 @@ def test_a_name_that_leads_round_in_a_circle_is_refused() -> None:
         RawBtf(content).element(1)
 
 
+@pytest.mark.parametrize("module", [False, True])
+def test_an_empty_file_is_no_kernels_btf(own: bytes, module: bool) -> None:
+    with pytest.raises(ValueError, match="cut short"):
+        needed_types.rewrite(b"", own if module else b"")
+
+
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_damaged_bytes_are_refused_and_nothing_else_happens(

@@ -7,12 +7,14 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.btfleet.conntrack.plugins.module_utils import release
 from ansible_collections.btfleet.conntrack.plugins.module_utils.release import (
     UNIT,
     Layout,
+    ReleaseError,
     State,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
@@ -190,6 +192,56 @@ def test_a_foreign_command_is_not_ours(layout: Layout, systemd: Systemd) -> None
     os.makedirs(os.path.dirname(layout.command))
     os.symlink("/opt/other/btfleet", layout.command)
     assert release.read(layout, systemd).command is False
+
+
+def _mount(monkeypatch: pytest.MonkeyPatch, *, read_only: str) -> None:
+    """As if the folder lay on a file system that is mounted read-only."""
+    real = os.statvfs
+
+    def statvfs(folder: str) -> object:
+        flags = os.ST_RDONLY if folder.startswith(read_only) else 0
+        return SimpleNamespace(f_flag=real(folder).f_flag | flags)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+
+
+def test_a_read_only_system_goes_without_the_link(
+    layout: Layout, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = os.path.dirname(layout.command)
+    os.mkdir(folder)
+    _mount(monkeypatch, read_only=folder)
+    put(layout, "1-a")
+    assert switch(layout, systemd, "1-a")
+    assert not switch(layout, systemd, "1-a")
+    assert os.listdir(folder) == []
+    state, target = release.read(layout, systemd), f"{layout.current}/bin/btfleet"
+    assert (state.current, state.unit_active, state.command) == ("1-a", True, False)
+    assert release.warnings(layout, state) == [
+        f"{folder} is on a read-only file system, so the command is {target} alone"
+    ]
+    after = release.plan_removal(state, in_use=False)
+    release.remove(layout, systemd, state, after)
+    assert release.read(layout, systemd) == after
+    assert release.plan_removal(after, in_use=False) == after
+
+
+def test_a_link_from_before_a_system_became_read_only_is_kept_and_used(
+    layout: Layout, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(layout, "1-a")
+    switch(layout, systemd, "1-a")
+    _mount(monkeypatch, read_only=os.path.dirname(layout.command))
+    put(layout, "2-b")
+    assert switch(layout, systemd, "2-b")
+    state = release.read(layout, systemd)
+    assert state.command
+    assert release.warnings(layout, state) == []
+    systemd.calls.clear()
+    with pytest.raises(ReleaseError, match="mount it writable to have it removed"):
+        release.remove(layout, systemd, state, release.plan_removal(state, in_use=False))
+    assert release.read(layout, systemd) == state
+    assert systemd.calls == []
 
 
 @pytest.mark.parametrize("verb", ["daemon-reload", "enable", "start"])
