@@ -141,17 +141,25 @@ def of_second_run(status: int, output: str) -> Cell:
     return Cell(True, "yes") if found[0][0] == "0" else Cell(False, f"changed={found[0][0]}")
 
 
-_FLOWS = re.compile(r'"flows": (\d+)')
-_DIFFERENCES = re.compile(r'"(missing|extra)": (\d+)')
-
-
 def of_oracle(status: int, output: str) -> Cell:
-    """The maps against `conntrack -L`."""
-    flows = [int(number) for number in _FLOWS.findall(output)]
-    if status == 0 and flows:
-        return Cell(True, f"{max(flows)} flows, 0 missing, 0 extra")
-    last = (output.strip().splitlines() or ["no output"])[-1]
-    return Cell(False, last[:120])
+    """The maps against `conntrack -L`: of several comparisons, the flows of the largest, and what
+    any of them misses or has too much.
+    """
+    start, end = output.find("{\n"), output.rfind("}")
+    if start < 0 or end < start:
+        last = (output.strip().splitlines() or ["no output"])[-1]
+        return Cell(False, last[:120])
+    checks = json.loads(output[start : end + 1])["checks"]
+    named = [(one["name"].split(" in the dump")[0], one["detail"]) for one in checks]
+    missing = [detail for name, detail in named if name == "missing"]
+    extra = [detail for name, detail in named if name == "extra"]
+    details = [detail for _name, detail in named if isinstance(detail, dict)]
+    flows = [detail["flows"] for detail in details if "flows" in detail]
+    if not missing or not extra or not flows:
+        return Cell(False, "no flows were compared")
+    text = f"{max(flows)} flows, {sum(missing)} missing, {sum(extra)} extra"
+    failed = [one["name"] for one in checks if not one["ok"]]
+    return Cell(status == 0 and not failed, "; ".join([text, *failed])[:120])
 
 
 def of_cycles(status: int, output: str) -> Cell:

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import pytest
 
 from lab.catalogue import HOSTS
+from tests.integration.nat.report import Report
 from tests.matrix import cells
 from tests.matrix.cells import COLUMNS, Cell, Result
 from tests.matrix.rows import ROWS, Refused, Row, Tracked
@@ -67,12 +71,33 @@ def test_a_second_run_changes_nothing() -> None:
     assert not cells.of_second_run(0, "").good
 
 
+def nat_report(*comparisons: tuple[int, int, int]) -> str:
+    """What `python3 -m nat` prints: flows, missing and extra ones of each comparison."""
+    report = Report()
+    report.add("traffic", True, {"seconds": 0.7})
+    for flows, missing, extra in comparisons:
+        report.nothing("missing in the dump", ["a flow"] * missing)
+        report.nothing("extra in the dump", ["a flow"] * extra)
+        report.add("at least 20 flows compared", flows >= 20, {"flows": flows})
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        report.finish()
+    return said.getvalue()
+
+
 def test_the_oracle_has_to_have_looked_at_flows() -> None:
-    assert cells.of_oracle(0, '"flows": 31,\n"flows": 240,').text == (
-        "240 flows, 0 missing, 0 extra"
-    )
+    good = cells.of_oracle(0, nat_report((31, 0, 0), (240, 0, 0)))
+    assert good == Cell(True, "240 flows, 0 missing, 0 extra")
     assert not cells.of_oracle(0, "").good
-    assert cells.of_oracle(1, "a\n3 missing\n") == Cell(False, "3 missing")
+    assert not cells.of_oracle(0, nat_report()).good
+    assert cells.of_oracle(1, "a\nno such command\n") == Cell(False, "no such command")
+    assert not cells.of_oracle(1, nat_report((240, 0, 0))).good
+
+
+def test_what_the_oracle_misses_is_counted() -> None:
+    bad = cells.of_oracle(1, nat_report((31, 0, 2), (240, 3, 0)))
+    assert bad.good is False
+    assert bad.text.startswith("240 flows, 3 missing, 2 extra; extra in the dump")
 
 
 def test_what_is_left_on_a_host_is_named() -> None:
