@@ -24,6 +24,8 @@ from tools.build_btf_archive import modules_of
 STATE = CHECKOUT / "build" / "lab-matrix"
 TESTS = "/root/btfleet-tests"
 
+_PACKAGES = "dpkg-query --show --showformat='${Package}\\n' | sort"
+
 # Early, so that the tracker's own unit meets the host as it is meant to be
 _UNIT = """[Unit]
 After=local-fs.target systemd-modules-load.service sys-fs-bpf.mount
@@ -85,7 +87,14 @@ class Guest:
             self.must("systemctl enable --now lab-variant.service")
         if self.new_kernel:
             self._bring_modules(self.new_kernel)
+        self.must(f"cd {TESTS}; {_PACKAGES} >packages")
         self.must(f"cd {TESTS}; python3 -m guest.traces record before.json")
+
+    def purge_new_packages(self) -> None:
+        """Those that have come since: an uninstallation leaves them to the operator."""
+        new = f"{_PACKAGES} | comm -13 packages -"
+        purge = "DEBIAN_FRONTEND=noninteractive xargs -r apt-get -qy purge"
+        self.must(f"cd {TESTS}; {new} | {purge}")
 
     def _bring_modules(self, name: str) -> None:
         """Those of the kernel of a host of the lab."""

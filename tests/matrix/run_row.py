@@ -87,7 +87,7 @@ def _tracked(row: Row, gets: Tracked, guest: Guest, found: dict[str, Cell], time
         guest.change_kernel(row.host)
         bad += [f"and back: {text}" for text in (*_wrong(gets, guest), *_unfit(gets, guest))]
         found["new kernel"] = Cell(not bad, "; ".join(bad) or f"{new}: {row.then.tier}, and back")
-    _uninstall(guest, found)
+    _uninstall(guest, found, packages="conntracker_install_compiler" in row.variables)
 
 
 def _state(wanted: Tracked, guest: Guest) -> dict[str, Cell]:
@@ -112,11 +112,14 @@ def _unfit(wanted: Tracked, guest: Guest) -> list[str]:
     return [] if cell.good else [f"compliance: {cell.text}"]
 
 
-def _uninstall(guest: Guest, found: dict[str, Cell]) -> None:
+def _uninstall(guest: Guest, found: dict[str, Cell], packages: bool = False) -> None:
+    """And compares; `packages` that the operator has allowed are the operator's to remove."""
     done = guest.playbook("uninstall", {"uninstall_confirm": "yes"})
     if done.status != 0:
         found["uninstall"] = Cell(False, f"it ended with {done.status}")
         return
+    if packages:
+        guest.purge_new_packages()
     found["uninstall"] = cells.of_traces(
         *guest.run(f"cd {TESTS}; python3 -m guest.traces compare before.json")
     )

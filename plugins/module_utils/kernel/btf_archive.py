@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Iterable, Iterator
 
 from .errors import BtfNotFound
+from .store import Store
 from .telemetry import os_release
 
-PATH = "/var/lib/btfleet/btf.tar.gz"
+PATH = Store().btf_archive_path
 SUFFIX = ".btf"
 
 # All that the object reads takes some kilobytes; a whole kernel's BTF some megabytes

@@ -24,7 +24,7 @@ from typing import Sequence
 from . import btf_archive
 from .errors import BtfNotFound
 from .needed_types import SHAPES, to_btf
-from .store import write_atomically
+from .store import Store, write_atomically
 
 # The distribution's bcc is a module of the distribution's Python, whichever runs this
 PYTHON = "/usr/bin/python3"
@@ -34,7 +34,7 @@ _BCC = (
     "/usr/lib*/python3*/site-packages/bcc/__init__.py",
 )
 _KHEADERS = "/sys/kernel/kheaders.tar.xz"
-KEPT = "/var/lib/btfleet/header_types.json"
+KEPT = Store().header_types_path
 _SECONDS = 600
 
 # mov64 r0, imm

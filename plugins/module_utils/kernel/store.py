@@ -70,6 +70,11 @@ class Store:
         return os.path.join(self.state_folder, "btf.tar.gz")
 
     @property
+    def header_types_path(self) -> str:
+        """Where the numbers are kept that the kernel's headers gave (see `header_types`)."""
+        return os.path.join(self.state_folder, "header_types.json")
+
+    @property
     def points_path(self) -> str:
         """Where a rollout's restore points are."""
         return os.path.join(self.state_folder, "restore_points.json")
@@ -166,7 +171,8 @@ class Store:
     def _files(self) -> list[str]:
         """The files but for the objects; what a killed writer left is one of them."""
         known = [self.spec_path, self.remote_path, self.results_path, self.btf_archive_path]
-        return [*known, self.points_path, self.rollout_path, *self.unfinished()]
+        known += [self.header_types_path, self.points_path, self.rollout_path]
+        return [*known, *self.unfinished()]
 
 
 def read_object_file(path: str, sha256: str | None = None) -> bytes:
