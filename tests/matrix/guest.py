@@ -26,9 +26,10 @@ TESTS = "/root/btfleet-tests"
 
 _PACKAGES = "dpkg-query --show --showformat='${Package}\\n' | sort"
 
-# Early, so that the tracker's own unit meets the host as it is meant to be
+# Early, so that the tracker's own unit meets the host as it is meant to be. But after networkd: it
+# has BPF programs of its own where it finds BTF, and a reboot would take them away.
 _UNIT = """[Unit]
-After=local-fs.target systemd-modules-load.service sys-fs-bpf.mount
+After=local-fs.target systemd-modules-load.service sys-fs-bpf.mount systemd-networkd.service
 Before=btfleet-conntracker.service
 
 [Service]
