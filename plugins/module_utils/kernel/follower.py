@@ -103,6 +103,8 @@ class Follower:
                     self._round()
                 except Superseded:
                     return
+                except Reloaded:
+                    continue
                 except OSError as exc:  # of a map: what was missed is taken in with the next try
                     self._complain(f"a round failed ({exc.strerror}): trying again")
                     self._taken_in = False
@@ -147,6 +149,14 @@ class Follower:
         self._next_look = 0.0
         return True
 
+    def _is_loaded(self) -> bool:
+        """Whether what is adopted is loaded still."""
+        fd = self._pins.open(RECORD, bpf.RDONLY)
+        if fd is None:
+            return False
+        with bpf.closing(fd):
+            return bpf.map_info(fd).id == self._now_adopted.record_id
+
     @property
     def _now_adopted(self) -> Adopted:
         if self._adopted is None:
@@ -166,6 +176,16 @@ class Follower:
         )
         pulse.write(adopted.pulse_fd, self._pulse)
         self._next_beat = time.monotonic() + _TICK
+
+    def _breathe(self) -> None:
+        """In the midst of long work: a sign of life, where one is due. Raises Reloaded where other
+        maps wait for what happens now.
+        """
+        if time.monotonic() < self._next_beat:
+            return
+        if not self._is_loaded():
+            raise Reloaded
+        self._beat()
 
     def _count(self, **more: int) -> None:
         self._pulse = self._pulse._replace(
@@ -296,6 +316,9 @@ class Follower:
         for watch in due:
             try:
                 self._see_all(watch)
+            except Reloaded:
+                self._leave(watch.inode)  # in the midst of the kernel's answer
+                raise
             except OSError as exc:
                 self._give_up(watch, exc)
                 continue
@@ -313,12 +336,14 @@ class Follower:
         table = self._now_adopted.table
         for number, flow in enumerate(watch.dump()):
             table.see(watch.inode, flow, self._generation)
-            if number % _TURN == 0 and time.monotonic() >= self._next_beat:
-                self._beat()
+            if number % _TURN == 0:
+                self._breathe()
 
     def _close_stale(self, seen: dict[int, Watch], start_ns: int) -> None:
         table, repaired = self._now_adopted.table, 0
-        for key, value in table.entries():
+        for number, (key, value) in enumerate(table.entries()):
+            if number % _TURN == 0:
+                self._breathe()
             inode = flow_table.netns_of(key)
             watch = seen.get(inode)
             if watch is None:
@@ -346,3 +371,7 @@ class Follower:
 
 class Superseded(Exception):
     """Another process follows."""
+
+
+class Reloaded(Exception):
+    """Something else is loaded than what is followed."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from btfleet.kernel import bpf, ct_watch, follower, netlink_tier, pulse, table
 from btfleet.kernel.bpffs import Pins
 from btfleet.kernel.ctnetlink import Direction, Flow
 from btfleet.kernel.facts import BtfFacts, Facts
+from btfleet.kernel.flow_table import FlowTable
 from btfleet.kernel.follower import Follower
 from btfleet.kernel.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
 from btfleet.kernel.spec import Spec
@@ -239,6 +242,30 @@ def test_another_load_is_adopted(tier: Tier, nat: Router) -> None:
     assert eventually(lambda: bool(tier.pulse.is_alive()))  # another pulse each time
     assert agrees(tier, nat)
     assert thread.is_alive()
+
+
+def test_another_load_is_adopted_in_the_midst_of_a_long_comparison(
+    tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, seen, see = nat.send(2, rate=500), [], FlowTable.see
+
+    def see_slowly(self: FlowTable, *flow: Any) -> None:
+        seen.append(flow)
+        time.sleep(0.02)
+        see(self, *flow)
+
+    monkeypatch.setattr(FlowTable, "see", see_slowly)
+    monkeypatch.setattr(follower, "_TURN", 8)
+    made = Follower(tier.pins.folder)
+    tier.threads.append(threading.Thread(target=made.run))
+    tier.threads[0].start()
+    assert eventually(lambda: len(seen) > 8)
+    tier.load(replace(SPEC, max_entries=50000))
+    assert eventually(lambda: tier.pulse.owner == made._owner)
+    assert len(seen) < sent
+    monkeypatch.setattr(FlowTable, "see", see)
+    assert agrees(tier, nat)
+    assert eventually(lambda: tier.pulse.beat_ns > 0)
 
 
 def test_a_second_follower_takes_over_and_nothing_is_missed(tier: Tier, nat: Router) -> None:
