@@ -87,7 +87,7 @@ def _tracked(row: Row, gets: Tracked, guest: Guest, found: dict[str, Cell], time
         guest.change_kernel(row.host)
         bad += [f"and back: {text}" for text in (*_wrong(gets, guest), *_unfit(gets, guest))]
         found["new kernel"] = Cell(not bad, "; ".join(bad) or f"{new}: {row.then.tier}, and back")
-    _uninstall(guest, found, packages="conntracker_install_compiler" in row.variables)
+    _uninstall(guest, found, packages=bool(row.variables.get("conntracker_install_compiler")))
 
 
 def _state(wanted: Tracked, guest: Guest) -> dict[str, Cell]:

@@ -458,7 +458,7 @@ def _parse(raw: bytes, what: str, kind: type[_S], limit: int) -> Metadata[_S]:
     try:
         version = data["signed"]["version"]
         metadata: Metadata[_S] = Metadata[_S].from_dict(data)
-    except Exception as exc:  # noqa: BLE001 the library names no closed set of errors
+    except Exception as exc:  # noqa: BLE001 tuf raises more (AttributeError) than it names
         is_twice = "Multiple signatures" in str(exc) or "Nonunique" in str(exc)
         raise UpdateRefused(
             "duplicate" if is_twice else "malformed", f"{what} is no metadata ({_line(exc)})"
@@ -478,7 +478,7 @@ def _parse(raw: bytes, what: str, kind: type[_S], limit: int) -> Metadata[_S]:
 def _check_signed(root: Root, metadata: Metadata[Any], role: str, what: str) -> None:
     try:
         root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except Exception as exc:  # noqa: BLE001 the library names no closed set of errors
+    except Exception as exc:  # noqa: BLE001 whatever fails here, nothing is verified
         raise UpdateRefused("signature", f"{what}: {_line(exc)}") from None
 
 
