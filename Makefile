@@ -14,6 +14,8 @@ PYTHON := $(BIN)/python
 VERSION := $(shell sed -n 's/^version: *//p' galaxy.yml)
 FILES := roles/conntracker/files
 TARBALL := build/dist/btfleet-conntrack-$(VERSION).tar.gz
+# What the protos say, for a control node without generated code
+DESCRIPTION := plugins/plugin_utils/_fleet/config_v1.binpb
 RELEASE := $(FILES)/btfleet-$(VERSION).tar.gz
 
 # Those of `make test`; `make nightly` has them all
@@ -114,7 +116,7 @@ build: object release ## the collection's tarball, in build/dist/
 setup: ## install the Debian packages that are missing
 	@tools/setup.sh
 
-venv: setup .venv/.ready agent/btfleet/kernel agent/btfleet/products build/collections build/protos.stamp ## make .venv and the checkout's links
+venv: setup .venv/.ready agent/btfleet/_kernel agent/btfleet/_config build/collections $(DESCRIPTION) ## make .venv and the checkout's links
 
 .venv/.ready: requirements/dev.txt tools/venv.sh
 	tools/venv.sh .venv 'python3.13 python3.12 python3.11' -r requirements/dev.txt
@@ -123,18 +125,16 @@ venv: setup .venv/.ready agent/btfleet/kernel agent/btfleet/products build/colle
 		| { read -r site; echo $(CURDIR)/agent > "$$site/checkout.pth"; }
 	@touch $@
 
-# The kernel library's second name. The wheel packs the same files there.
-agent/btfleet/kernel: | setup
-	@ln -sfn ../../plugins/module_utils/kernel $@
-
-# So do the products: what a config may say, which the publisher and the hosts check alike.
-agent/btfleet/products: | setup
-	@ln -sfn ../../plugins/module_utils/products $@
+# The kernel library and what a config may say, under the agent's name: the wheel packs the same files
+# there. Links whose target has moved since are removed.
+agent/btfleet/_kernel agent/btfleet/_config: | setup
+	@find agent/btfleet -maxdepth 1 -xtype l -delete
+	@ln -sfn ../../plugins/module_utils/$(@F) $@
 
 PROTOS := $(wildcard protos/btfleet/*/v*/*.proto)
-build/protos.stamp: $(PROTOS) tools/protos.py .venv/.ready
-	$(PYTHON) tools/protos.py protos agent plugins/plugin_utils/config_v1.binpb
-	@mkdir -p build && touch $@
+$(DESCRIPTION): $(PROTOS) tools/protos.py .venv/.ready
+	$(PYTHON) tools/protos.py protos agent $@
+	@touch $@
 
 # The checkout as an installed collection; ansible.cfg names this folder.
 build/collections: | setup
@@ -152,9 +152,9 @@ lock: venv ## pin requirements/dev.in anew
 		--no-emit-find-links --no-header --output-file=requirements/agent.txt requirements/agent.in
 
 clean: ## remove what the build made; guests' cached images and .venv stay
-	rm -rf build/bpf build/collections build/core-* build/dist build/lock build/sanity build/wheel build/*.log build/protos.stamp
-	rm -f $(FILES)/*.bpf.o $(FILES)/btfleet-*.tar.gz agent/btfleet/kernel agent/btfleet/products
-	rm -rf agent/btfleet/config agent/btfleet/agent plugins/plugin_utils/config_v1.binpb
+	rm -rf build/bpf build/collections build/core-* build/dist build/lock build/sanity build/wheel build/*.log
+	rm -f $(FILES)/*.bpf.o $(FILES)/btfleet-*.tar.gz agent/btfleet/_kernel agent/btfleet/_config
+	rm -rf agent/btfleet/config agent/btfleet/agent $(DESCRIPTION)
 
 help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \

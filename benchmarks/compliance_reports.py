@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import catalogue
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._compliance import (
     data_files,
     files,
     html,

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import write_atomically
 from btfleet.config.v1 import config_pb2 as pb
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import write_atomically
 
 from benchmarks.machine import of_host
 from tests.unit.poller.crafted_service import CraftedService

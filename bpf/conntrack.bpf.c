@@ -468,7 +468,7 @@ _Static_assert(__builtin_offsetof(struct conntrack_value, zone) -
 		       sizeof(struct ends),
 	       "a value's ends lie as a key's");
 
-/* Also in plugins/module_utils/kernel/table.py; others go by their number. */
+/* Also in plugins/module_utils/_kernel/conntrack/table.py; others go by their number. */
 static const struct {
 	__u8 number;
 	char name[8];

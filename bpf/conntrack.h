@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Layout of the object's maps, shared with user space: plugins/module_utils/kernel/layout.py
+ * Layout of the object's maps, shared with user space: plugins/module_utils/_kernel/conntrack/layout.py
  * holds the same numbers, and a unit test compares the two through the object's own BTF.
  * A change here raises CONNTRACK_LAYOUT, so that a loader never reads maps that it misunderstands.
  */

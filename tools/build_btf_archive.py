@@ -22,8 +22,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from btfleet.kernel.btf_archive import Kernel
-from btfleet.kernel.telemetry import os_release
+from btfleet._kernel import os_release
+from btfleet._kernel.btf.archive import Kernel
 
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
@@ -153,7 +153,7 @@ def kernels_in(root: Path) -> Iterator[tuple[Kernel, bytes]]:
 def _system(root: Path) -> dict[str, str]:
     for path in (root / "etc/os-release", root / "usr/lib/os-release"):
         if path.is_file():
-            return os_release(path.read_text())
+            return os_release.parse(path.read_text())
     return {}
 
 

@@ -2,7 +2,7 @@
 """Packs the agent's wheel as the release archive that a host unpacks.
 
 What the agent needs besides is only named in it: the control node adds that for each kind of host
-(plugins/plugin_utils/agent_tree.py).
+(plugins/plugin_utils/_release/agent_tree.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import hashlib
 import sys
 from pathlib import Path
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import INTERPRETER
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import release_archive
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.host_python import (
+    INTERPRETER,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release import release_archive
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release.release_archive import (
+    ArchiveError,
+)
 
 
 def wheel_version(wheel: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FILES = "roles/conntracker/files"
-DESCRIPTION = "plugins/plugin_utils/config_v1.binpb"
+DESCRIPTION = "plugins/plugin_utils/_fleet/config_v1.binpb"
 OBJECTS = [f"{FILES}/conntrack-{arch}.bpf.o" for arch in ("x86_64", "aarch64")]
 
 # All that users get. Whoever adds a folder to the checkout decides here and in galaxy.yml.

@@ -42,7 +42,7 @@ types() {
         esac
     done < <(files '*.py' | tr '\0' '\n' | cut -d / -f 1 | sort -u)
     # second names of files that are checked already, and generated ones
-    mypy --exclude '^agent/btfleet/(kernel|products|config|agent)/' "${paths[@]}"
+    mypy --exclude '^agent/btfleet/(_kernel|_config|config|agent)/' "${paths[@]}"
 }
 
 c_style() {
@@ -60,6 +60,7 @@ shell() {
 check 'ruff check' ruff check --quiet
 check 'ruff format' ruff format --check --quiet
 check 'mypy' types
+check 'house' python tools/check_house.py
 check 'protos' buf lint
 check 'yamllint' yamllint --strict .
 check 'ansible-lint' ansible-lint -q --nocolor

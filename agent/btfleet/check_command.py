@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from btfleet.kernel.facts import gather
-from btfleet.kernel.store import Store
-from btfleet.kernel.support import assess, hint
+from btfleet._kernel.host.facts import gather
+from btfleet._kernel.host.support import assess, hint
+from btfleet._kernel.store import Store
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import os
 import sys
 
 from btfleet import __version__
-from btfleet.kernel.errors import TrackerError
+from btfleet._kernel.errors import TrackerError
 
 # Exit codes: 0 done, 1 the answer is no, 2 wrong usage (argparse's own), 3 it failed
 FAILED = 3

@@ -11,11 +11,11 @@ import time
 from itertools import chain, islice
 from typing import Iterator
 
-from btfleet.kernel import netns, reading, table
-from btfleet.kernel.bpffs import Pins
-from btfleet.kernel.errors import TrackerError
-from btfleet.kernel.layout import LIVE
-from btfleet.kernel.table import Filter, Flow
+from btfleet._kernel.bpf.bpffs import Pins
+from btfleet._kernel.conntrack import netns, reading, table
+from btfleet._kernel.conntrack.layout import LIVE
+from btfleet._kernel.conntrack.table import Filter, Flow
+from btfleet._kernel.errors import TrackerError
 
 _HEADER = ("NETNS", "PROTO", "ORIGINAL", "REPLY", "STATE")
 

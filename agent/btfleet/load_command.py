@@ -9,13 +9,13 @@ import socket
 import sys
 from dataclasses import replace
 
-from btfleet.kernel import access
-from btfleet.kernel.effective_load import answer_request, read_base, settle
-from btfleet.kernel.follower_process import OwnThread
-from btfleet.kernel.holder import Holder
-from btfleet.kernel.netlink_tier import is_followed
-from btfleet.kernel.support import HELD
-from btfleet.kernel.tracker import Outcome, Tracker
+from btfleet._config.effective_load import answer_request, read_base, settle
+from btfleet._kernel.backends.holder import Holder
+from btfleet._kernel.backends.netlink.follower_process import OwnThread
+from btfleet._kernel.backends.netlink.netlink_tier import is_followed
+from btfleet._kernel.host.support import HELD
+from btfleet._kernel.loader import access
+from btfleet._kernel.loader.tracker import Outcome, Tracker
 
 
 def notify(state: str) -> None:

@@ -8,7 +8,7 @@ import json
 import time
 
 from btfleet import __version__, agent_status
-from btfleet.kernel.status import Status, read
+from btfleet._config.status import Status, read
 from btfleet.poller.put_off import put_off
 
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from btfleet.kernel import status
-from btfleet.kernel.layout import LIVE
+from btfleet._config import status
+from btfleet._kernel.conntrack.layout import LIVE
 
 from benchmarks.in_guest import (
     connection_makers,

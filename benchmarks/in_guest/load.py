@@ -6,9 +6,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from btfleet.kernel import status
-from btfleet.kernel.layout import LIVE
-from btfleet.kernel.store import Store
+from btfleet._config import status
+from btfleet._kernel.conntrack.layout import LIVE
+from btfleet._kernel.store import Store
 
 from benchmarks.in_guest import tiers, timing, translated_flows
 

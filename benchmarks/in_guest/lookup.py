@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from btfleet.kernel import netns, table
-from btfleet.kernel.bpffs import Pins
-from btfleet.kernel.layout import CLOSED, LIVE
+from btfleet._kernel.bpf.bpffs import Pins
+from btfleet._kernel.conntrack import netns, table
+from btfleet._kernel.conntrack.layout import CLOSED, LIVE
 
 from benchmarks.in_guest import tiers, timing, translated_flows
 

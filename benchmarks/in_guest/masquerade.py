@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-from btfleet.kernel.libc import CLONE_NEWNET, setns
+from btfleet._kernel.bpf.libc import CLONE_NEWNET, setns
 
 CLIENT, SERVER = "bench-client", "bench-server"
 SERVER_ADDRESS = "192.0.2.2"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from btfleet.kernel import bpf
-from btfleet.kernel.tracker import Tracker
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.loader.tracker import Tracker
 
 from benchmarks.in_guest import tiers, timing, translated_flows
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from btfleet.kernel.facts import gather
-from btfleet.kernel.support import assess
+from btfleet._kernel.host.facts import gather
+from btfleet._kernel.host.support import assess
 
 from benchmarks.in_guest import timing
 

@@ -7,9 +7,9 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
-from btfleet.kernel.tracker import Tracker
+from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 
 SPEC_FILE = Path("/run/btfleet-bench.json")
 KPROBE, FENTRY = "core/kprobe", "core/fentry"

@@ -22,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from btfleet.kernel import remote
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
+from btfleet._config import remote
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 from btfleet.service.daemon import Daemon
 
 from benchmarks.remote_config import fleet
@@ -122,7 +122,7 @@ def _agent(folder: Path, port: int) -> Iterator[Store]:
 # The agent as it is, but for the places of spec and allowed keys, which no setting names
 _RUN = """
 import sys
-from btfleet.kernel.store import Store
+from btfleet._kernel.store import Store
 from btfleet.poller.agent import Agent
 from btfleet.poller.settings import load
 settings, spec, wanted, applied = sys.argv[1:]

@@ -9,14 +9,18 @@ import time
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import (
     agent_controls,
     catalogue,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import Limits
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import ANY
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.wanted import Limits
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.object_choice import (
+    ANY,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending.release_sending import (
+    ReleaseAction,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending.sending import (
     collection_objects,
     digest,
 )

@@ -12,17 +12,17 @@ from typing import Any, Mapping
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.verdict import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.verdict import (
     SEVERITIES,
     Finding,
 )
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import fleet_view
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance import (
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._compliance import (
     files,
     heard,
     report,
     table,
 )
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._fleet import fleet_view
 
 _TEXT, _PATH = {"type": "str"}, {"type": "path"}
 _ARGUMENTS = {

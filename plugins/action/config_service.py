@@ -13,7 +13,9 @@ import json
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending.release_sending import (
+    ReleaseAction,
+)
 
 # Options that name a text file on the control node
 _FILES = (

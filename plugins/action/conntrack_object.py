@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.sending import (
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending.sending import (
     SendingAction,
     collection_objects,
     digest,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_sending import ReleaseAction
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending.release_sending import (
+    ReleaseAction,
+)
 
 
 class ActionModule(ReleaseAction):

@@ -1,14 +1,16 @@
 # Copyright: (c) 2026, btfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter of the rollout's playbook; the counting is plugin_utils/rollout_progress.py."""
+"""The filter of the rollout's playbook; the counting is plugin_utils/_rollout/."""
 
 from __future__ import annotations
 
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import rollout_progress as counting
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._rollout import (
+    rollout_progress as counting,
+)
 
 
 def rollout_progress(

@@ -143,7 +143,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.path import unfrackpath
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import (
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._fleet import (
     fleet_inventory,
     fleet_rows,
     fleet_view,

@@ -285,18 +285,23 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue, waivers
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.gather import gather
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.host import Agent, said
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import (
+    catalogue,
+    waivers,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.gather import gather
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.host import Agent, said
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.wanted import (
     Limits,
     Wanted,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import InvalidSpec
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import ANY
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import Spec
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import InvalidSpec
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.object_choice import (
+    ANY,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import Spec
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import ReleaseError
 
 
 def wanted_of(params: dict[str, Any]) -> Wanted:

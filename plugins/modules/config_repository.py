@@ -182,19 +182,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import libraries
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.errors import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import libraries
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.errors import (
     PublisherError,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.options import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.options import (
     COMMON,
     publisher,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.plan import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.plan import (
     REPOSITORIES,
     ROLES,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.publisher import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.publisher import (
     Settings,
     role_settings,
 )

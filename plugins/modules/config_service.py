@@ -215,17 +215,19 @@ python:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
-    config_service,
-    release,
-    release_choice,
-)
-from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import INTERPRETER
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release_choice import Offer
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import config_service
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
+    release,
+    release_choice,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.host_python import (
+    INTERPRETER,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release_choice import Offer
 
 SETTINGS = (
     "repository",

@@ -116,21 +116,25 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import remote, status
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.errors import ConfigError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import (
     agent_state,
     config_state,
     poller_agent,
-    release,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.agent_state import StateUnreadable
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import remote, status
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.agent_state import (
+    StateUnreadable,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import Runner
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import (
     InvalidSpec,
     TrackerError,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
-from ansible_collections.btfleet.conntrack.plugins.module_utils.products.errors import ConfigError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import Runner
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
 
 
 def run(runner: Runner, now: int) -> dict[str, Any]:

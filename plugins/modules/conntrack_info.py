@@ -143,13 +143,15 @@ truncated:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import status
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrack import (
     reading,
-    status,
     table,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
+)
 
 
 def run(params: dict[str, Any]) -> dict[str, Any]:

@@ -186,21 +186,23 @@ arch:
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import manage, remote
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import manage, remote
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.object_choice import (
     chosen_digest,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import (
     DEFAULT_TIERS,
     TIERS,
     Spec,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import (
     read_object_file,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import journal, points
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import journal, points
 
 SETTINGS = (
     "tcpv6_enabled",

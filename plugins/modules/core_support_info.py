@@ -147,14 +147,14 @@ facts:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import gather
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import (
-    DEFAULT_TIERS,
-    TIERS,
-)
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.support import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.facts import gather
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.support import (
     assess,
     hint,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import (
+    DEFAULT_TIERS,
+    TIERS,
 )
 
 

@@ -201,21 +201,25 @@ python:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import (
     agent_files,
     poller_agent,
-    release,
-    release_choice,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import INTERPRETER
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release_choice import Offer
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import journal, points
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
+    release,
+    release_choice,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.host_python import (
+    INTERPRETER,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release_choice import Offer
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import journal, points
 
 
 def absent(module: AnsibleModule) -> dict[str, object]:

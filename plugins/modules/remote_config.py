@@ -244,13 +244,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.btfleet.conntrack.plugins.module_utils.products.catalogue import PRODUCTS
-from ansible_collections.btfleet.conntrack.plugins.module_utils.products.errors import ConfigError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import libraries
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.errors import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.catalogue import PRODUCTS
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.errors import ConfigError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import libraries
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.errors import (
     PublisherError,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.options import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.options import (
     COMMON,
     publisher,
 )

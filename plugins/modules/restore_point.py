@@ -97,22 +97,22 @@ unfit:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import (
     journal,
     observe,
     points,
     present,
     way_back,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.gate import Expected
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.journal import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.gate import Expected
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.journal import (
     FAILED,
     Outcome,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.points import RestorePoint
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.present import Host
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.points import RestorePoint
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.present import Host
 
 # Seconds for an agent that was restarted to answer
 _PATIENCE = 30

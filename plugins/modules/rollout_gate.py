@@ -106,30 +106,30 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import manage
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import manage
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import (
     gate,
     journal,
     observe,
     points,
     present,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.gate import Expected
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.journal import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.gate import Expected
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.journal import (
     PASSED,
     Outcome,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.points import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.points import (
     Points,
     RestorePoint,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.present import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.present import (
     Host,
     Present,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import HostError
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:

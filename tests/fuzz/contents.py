@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from btfleet.kernel.spec import Spec
+from btfleet._config import catalogue, custom, paths, predicates, strict_json
+from btfleet._config.errors import ConfigError
+from btfleet._config.merge import BASE, merge
+from btfleet._config.predicates import HostFacts
+from btfleet._kernel.spec import Spec
 from btfleet.poller import wanted
-from btfleet.products import catalogue, custom, paths, predicates, strict_json
-from btfleet.products.errors import ConfigError
-from btfleet.products.merge import BASE, merge
-from btfleet.products.predicates import HostFacts
 from btfleet.service.audience import Audience
 
 from tests.fuzz.target import check_line

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from btfleet.products.paths import parse
+from btfleet._config.paths import parse
 from btfleet.service.errors import REASONS, Refused
 from btfleet.service.fetch import Limits
 from btfleet.service.generation import NOTHING, Generation, Stored

@@ -19,7 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import release_archive
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release import release_archive
 
 PACKAGE, AGENT = "lib/btfleet/__init__.py", "lib/btfleet/agent_command.py"
 BROKEN = b'raise SystemExit("this agent cannot start")\n'

@@ -2,7 +2,7 @@
 """Unit tests import the agent as `btfleet` and the collection by its full name.
 
 Both names lead to this checkout, through links that `make venv` puts there. The kernel library has
-two names and is loaded once for each: test it as `btfleet.kernel`, and compare no classes across.
+two names and is loaded once for each: test it as `btfleet._kernel`, and compare no classes across.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def pytest_configure() -> None:
     """Say what to do where an import error would puzzle."""
     settings.register_profile("unit", deadline=None, max_examples=100)  # no test asserts timing
     settings.load_profile("unit")
-    for link in ("agent/btfleet/kernel", "build/collections/ansible_collections/btfleet/conntrack"):
+    collection = "build/collections/ansible_collections/btfleet/conntrack"
+    for link in ("agent/btfleet/_kernel", "agent/btfleet/_config", collection):
         if not (CHECKOUT / link).is_symlink():
             pytest.exit(f"{link} is missing: run `make venv` first", returncode=4)
 

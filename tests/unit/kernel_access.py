@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.kernel import bpf
+from btfleet._kernel.bpf import bpf
 
 
 def _refusal() -> str | None:

@@ -13,13 +13,13 @@ from typing import IO, Callable
 import grpc
 
 from btfleet import __version__
+from btfleet._kernel.backends.netlink import pulse
+from btfleet._kernel.backends.netlink.netlink_tier import is_followed
+from btfleet._kernel.bpf.bpffs import FOLDER
+from btfleet._kernel.errors import TrackerError
+from btfleet._kernel.store import Store
 from btfleet.agent.v1 import agent_pb2
 from btfleet.config.v1 import config_pb2 as pb
-from btfleet.kernel import pulse
-from btfleet.kernel.bpffs import FOLDER
-from btfleet.kernel.errors import TrackerError
-from btfleet.kernel.netlink_tier import is_followed
-from btfleet.kernel.store import Store
 from btfleet.poller import request, verify
 from btfleet.poller.agent_product import AgentProduct
 from btfleet.poller.conntrack_product import ConntrackProduct

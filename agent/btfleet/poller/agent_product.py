@@ -6,17 +6,17 @@ from __future__ import annotations
 import logging
 from typing import Callable, Mapping
 
-from btfleet.kernel import remote
-from btfleet.kernel.errors import InvalidSpec
-from btfleet.kernel.store import Store
+from btfleet._config import remote
+from btfleet._config.catalogue import KEYS
+from btfleet._config.merge import BASE, Effective, merge
+from btfleet._kernel.errors import InvalidSpec
+from btfleet._kernel.store import Store
 from btfleet.poller.conntrack_product import Signature, signature
 from btfleet.poller.listener import Configs
 from btfleet.poller.request import Value
 from btfleet.poller.settings import Settings
 from btfleet.poller.states import APPLIED, FAILED, StateBook
 from btfleet.poller.wanted import settings_of
-from btfleet.products.catalogue import KEYS
-from btfleet.products.merge import BASE, Effective, merge
 
 PRODUCT = "AGENT"
 

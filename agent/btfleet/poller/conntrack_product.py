@@ -14,16 +14,16 @@ import os
 import time
 from typing import Callable, Mapping, NamedTuple
 
-from btfleet.kernel import remote
-from btfleet.kernel.errors import InvalidSpec, TrackerError
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store, write_atomically
+from btfleet._config import remote
+from btfleet._config.catalogue import CONNTRACK_KEYS
+from btfleet._kernel.errors import InvalidSpec, TrackerError
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store, write_atomically
 from btfleet.poller import wanted
 from btfleet.poller.listener import Configs
 from btfleet.poller.request import Value
 from btfleet.poller.states import APPLYING, FAILED, StateBook, phase_name
 from btfleet.poller.wanted import PRODUCT, Asked, Plan
-from btfleet.products.catalogue import CONNTRACK_KEYS
 
 log = logging.getLogger(__name__)
 

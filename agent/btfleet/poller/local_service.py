@@ -12,11 +12,11 @@ from typing import Callable, Iterator, NoReturn
 import grpc
 from google.protobuf import empty_pb2
 
+from btfleet._kernel.conntrack import reading, table
+from btfleet._kernel.conntrack.table import Filter, Flow
+from btfleet._kernel.errors import LoaderError, TrackerError
 from btfleet.agent.v1 import agent_pb2 as pb
 from btfleet.agent.v1 import agent_pb2_grpc
-from btfleet.kernel import reading, table
-from btfleet.kernel.errors import LoaderError, TrackerError
-from btfleet.kernel.table import Filter, Flow
 from btfleet.poller.errors import SettingsError
 from btfleet.poller.maps import Maps
 

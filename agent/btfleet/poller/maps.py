@@ -12,13 +12,15 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import Callable, Iterator, NamedTuple
 
-from btfleet.kernel import bpf, netns, pulse, reading, table
-from btfleet.kernel.bpffs import FOLDER, Pins
-from btfleet.kernel.errors import LoaderError
-from btfleet.kernel.layout import COUNTERS_MAP, read_counters
-from btfleet.kernel.pulse import Pulse
-from btfleet.kernel.table import Filter, Flow
-from btfleet.kernel.tracker import Tracker
+from btfleet._kernel.backends.netlink import pulse
+from btfleet._kernel.backends.netlink.pulse import Pulse
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.bpffs import FOLDER, Pins
+from btfleet._kernel.conntrack import netns, reading, table
+from btfleet._kernel.conntrack.layout import COUNTERS_MAP, read_counters
+from btfleet._kernel.conntrack.table import Filter, Flow
+from btfleet._kernel.errors import LoaderError
+from btfleet._kernel.loader.tracker import Tracker
 
 # Counting entries means reading the whole map: it is done at most this often, and takes at most
 # this share of the time

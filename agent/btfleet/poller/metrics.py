@@ -15,14 +15,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from btfleet import __version__
-from btfleet.kernel.errors import TrackerError
-from btfleet.kernel.netlink_tier import is_followed
-from btfleet.kernel.pulse import Pulse
+from btfleet._config import paths
+from btfleet._kernel.backends.netlink.netlink_tier import is_followed
+from btfleet._kernel.backends.netlink.pulse import Pulse
+from btfleet._kernel.errors import TrackerError
 from btfleet.poller.loop import PollStats
 from btfleet.poller.maps import Maps
 from btfleet.poller.states import APPLIED, APPLYING, FAILED, RECEIVED, ApplyState, phase_name
 from btfleet.poller.verify import Trusted
-from btfleet.products import paths
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import json
 from typing import Iterable, Mapping, NamedTuple
 
 from btfleet import __version__
+from btfleet._config import paths
 from btfleet.config.v1 import config_pb2 as pb
 from btfleet.poller.states import APPLIED, FAILED, ApplyState
 from btfleet.poller.verify import Host, Trusted
-from btfleet.products import paths
 
 NAME = "btfleet"
 # As the protocol family counts; APPLYING and RECEIVED are both "unacknowledged" there

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Callable, Mapping
 
+from btfleet._config import catalogue, predicates, strict_json
+from btfleet._config.errors import ConfigError
+from btfleet._config.paths import MAX_ORG
 from btfleet.poller.errors import SettingsError
-from btfleet.products import catalogue, predicates, strict_json
-from btfleet.products.errors import ConfigError
-from btfleet.products.paths import MAX_ORG
 
 PATH = "/etc/btfleet/agent.json"
 SOCKET = "/run/btfleet-agent/agent.sock"

@@ -28,15 +28,15 @@ from typing import Any, Collection, Iterable, Mapping, TypeVar
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
+from btfleet._config import custom, paths, predicates, strict_json
+from btfleet._config.catalogue import MAX_CONTENT
+from btfleet._config.errors import ConfigError
 from btfleet.config.v1.config_pb2 import (
     CONFIG_STATUS_EXPIRED,
     CONFIG_STATUS_OK,
     ClientGetConfigsResponse,
 )
 from btfleet.poller.errors import UpdateRefused
-from btfleet.products import custom, paths, predicates, strict_json
-from btfleet.products.catalogue import MAX_CONTENT
-from btfleet.products.errors import ConfigError
 
 # python-tuf's own limits (ngclient's UpdaterConfig)
 MAX_ROOTS = 256

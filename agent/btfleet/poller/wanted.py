@@ -6,14 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Collection, Mapping, NamedTuple
 
-from btfleet.kernel.errors import InvalidSpec
-from btfleet.kernel.remote import FAILED as LOAD_FAILED
-from btfleet.kernel.remote import Answer, Wanted, request_of
-from btfleet.kernel.spec import Spec
+from btfleet._config import catalogue
+from btfleet._config.errors import ConfigError
+from btfleet._config.merge import BASE, merge
+from btfleet._config.remote import FAILED as LOAD_FAILED
+from btfleet._config.remote import Answer, Wanted, request_of
+from btfleet._kernel.errors import InvalidSpec
+from btfleet._kernel.spec import Spec
 from btfleet.poller.states import APPLIED, APPLYING, FAILED
-from btfleet.products import catalogue
-from btfleet.products.errors import ConfigError
-from btfleet.products.merge import BASE, merge
 
 PRODUCT = "CONNTRACK"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping, Sequence
 
-from btfleet.products.predicates import HostFacts, matches
+from btfleet._config.predicates import HostFacts, matches
 
 _EVERYBODY = ("everybody",)
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile, Targets
 
-from btfleet.products import catalogue, custom, paths
-from btfleet.products.errors import ConfigError
+from btfleet._config import catalogue, custom, paths
+from btfleet._config.errors import ConfigError
 from btfleet.service.errors import Refused
 
 # Contents that were found good, by product and SHA-256: a refresh need not look at them again

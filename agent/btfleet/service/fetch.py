@@ -29,8 +29,8 @@ from tuf.api.exceptions import (
 from tuf.ngclient import FetcherInterface
 
 from btfleet import __version__
-from btfleet.products import strict_json
-from btfleet.products.errors import ConfigError
+from btfleet._config import strict_json
+from btfleet._config.errors import ConfigError
 from btfleet.service.errors import Refused
 
 CHUNK = 1 << 16

@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 
 from btfleet import __version__
-from btfleet.products.catalogue import PRODUCTS
+from btfleet._config.catalogue import PRODUCTS
 from btfleet.service.clients import Clients
 from btfleet.service.errors import REASONS, SettingsError
 from btfleet.service.settings import split_address

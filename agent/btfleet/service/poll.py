@@ -7,15 +7,15 @@ import functools
 import re
 from typing import Iterable, Mapping, NamedTuple
 
+from btfleet._config import paths
+from btfleet._config.errors import ConfigError
+from btfleet._config.predicates import HostFacts
 from btfleet.config.v1.config_pb2 import (
     Client,
     ClientGetConfigsRequest,
     ConfigState,
     TargetFileMeta,
 )
-from btfleet.products import paths
-from btfleet.products.errors import ConfigError
-from btfleet.products.predicates import HostFacts
 
 # Far above what a host has to say, far below what would hurt
 MAX_PRODUCTS = 32

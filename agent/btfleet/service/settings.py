@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
-from btfleet.products import strict_json
-from btfleet.products.errors import ConfigError
+from btfleet._config import strict_json
+from btfleet._config.errors import ConfigError
 from btfleet.service.errors import SettingsError
 
 DEFAULT_PATH = "/etc/btfleet/config-service.json"

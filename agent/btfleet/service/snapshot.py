@@ -14,6 +14,8 @@ import json
 from hashlib import sha256
 from typing import Mapping, NamedTuple
 
+from btfleet._config import custom
+from btfleet._config.predicates import HostFacts
 from btfleet.config.v1.config_pb2 import (
     CONFIG_STATUS_EXPIRED,
     ClientGetConfigsResponse,
@@ -21,8 +23,6 @@ from btfleet.config.v1.config_pb2 import (
     FileMetaState,
     PublishedConfig,
 )
-from btfleet.products import custom
-from btfleet.products.predicates import HostFacts
 from btfleet.service.audience import Audience
 from btfleet.service.chain import DIRECTOR, Chain, Opened
 from btfleet.service.crosscheck import Target

@@ -20,8 +20,8 @@ from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import Metadata, Root
 from tuf.ngclient import Updater, UpdaterConfig
 
-from btfleet.products import strict_json
-from btfleet.products.errors import ConfigError
+from btfleet._config import strict_json
+from btfleet._config.errors import ConfigError
 from btfleet.service.chain import (
     DIRECTOR,
     REPOSITORIES,

@@ -23,10 +23,10 @@ from .commands import SPEC_FILE, GuestError, bpftool, run
 
 sys.path.insert(0, "/opt/btfleet/current/lib")
 
-from btfleet.kernel.facts import gather
-from btfleet.kernel.spec import NETLINK, TIERS, Spec
-from btfleet.kernel.support import assess
-from btfleet.kernel.tracker import Tracker
+from btfleet._kernel.host.facts import gather
+from btfleet._kernel.host.support import assess
+from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.spec import NETLINK, TIERS, Spec
 
 # More is too much for emulated guests, where a process has to follow each of them
 RATE = "5"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from btfleet import __version__
-from btfleet.kernel import bpf
+from btfleet._kernel.bpf import bpf
 
 from tests.unit.kernel_access import (
     MASQUERADED,

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 from btfleet import conntrack_command
-from btfleet.kernel import netns, table
-from btfleet.kernel.errors import TrackerError
-from btfleet.kernel.table import Flow
+from btfleet._kernel.conntrack import netns, table
+from btfleet._kernel.conntrack.table import Flow
+from btfleet._kernel.errors import TrackerError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from btfleet import load_command
-from btfleet.kernel import remote
-from btfleet.kernel.errors import InvalidSpec, LoaderError
-from btfleet.kernel.remote import WantedRefused
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
-from btfleet.kernel.tracker import Loaded, Outcome, Tracker
+from btfleet._config import remote
+from btfleet._config.remote import WantedRefused
+from btfleet._kernel.errors import InvalidSpec, LoaderError
+from btfleet._kernel.loader.tracker import Loaded, Outcome, Tracker
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 
 SPEC = Spec("a" * 64)
 OVERRIDDEN = replace(SPEC, udpv6_enabled=False)

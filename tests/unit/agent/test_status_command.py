@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from btfleet import __version__
-from btfleet.kernel.pulse import Pulse
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.status import Status
+from btfleet._config.status import Status
+from btfleet._kernel.backends.netlink.pulse import Pulse
+from btfleet._kernel.spec import Spec
 from btfleet.status_command import describe
 
 SPEC = Spec("a" * 64, udpv6_enabled=False)

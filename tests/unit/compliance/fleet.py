@@ -6,9 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue, waivers
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.host import Host
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance import report
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import (
+    catalogue,
+    waivers,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.host import Host
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._compliance import report
 
 from tests.unit.compliance.hosts import HOST, NOW, WANTED
 

@@ -7,35 +7,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.certificates import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import catalogue
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.certificates import (
     Validity,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.clock import Clock
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.file_access import Access
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.host import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.clock import Clock
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.file_access import (
+    Access,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.host import (
     Agent,
     Host,
     Tracker,
     Traffic,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.units import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.units import (
     UNITS,
     UnitReading,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.verdict import Finding
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import Wanted
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import remote
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.verdict import Finding
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.wanted import Wanted
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import remote
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.status import Status
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.facts import (
     NO,
     YES,
     BtfFacts,
     Facts,
     Probe,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import Spec
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.status import Status
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import State
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import Spec
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import State
 
 NOW = 1_800_000_000.0
 DAY = 86400

@@ -8,31 +8,35 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.certificates import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import catalogue
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.certificates import (
     Validity,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.clock import Clock
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.file_access import Access
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.host import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.clock import Clock
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.file_access import (
+    Access,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.host import (
     Agent,
     Host,
     Traffic,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.units import UnitReading
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.verdict import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.units import UnitReading
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.verdict import (
     OWNERS,
     SEVERITIES,
     STATUSES,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.wanted import (
     Limits,
     Wanted,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import remote
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.facts import INCONCLUSIVE
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import TIERS
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import State
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import remote
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.facts import (
+    INCONCLUSIVE,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import TIERS
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import State
 
 from tests.unit.compliance.hosts import (
     AGENT,

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import yaml
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.wanted import Limits
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.wanted import Limits
 from ansible_collections.btfleet.conntrack.plugins.modules import (
     compliance_info,
     compliance_report,
 )
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance.report import CONTROLS
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._compliance.report import CONTROLS
 
 
 def table(checkout: Path, heading: str) -> dict[str, list[str]]:

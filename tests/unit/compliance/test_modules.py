@@ -12,9 +12,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.btfleet.conntrack.plugins.action import compliance_info, compliance_report
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import (
-    fleet_view,
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import catalogue
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._fleet import fleet_view
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending import (
     release_sending,
     sending,
 )

@@ -12,26 +12,29 @@ from pathlib import Path
 
 import grpc
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import poller_agent, release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import (
     agent_controls,
     certificates,
     clock,
     file_access,
     units,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.certificates import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.certificates import (
     NotACertificate,
     Validity,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.gather import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.gather import (
     Places,
     gather,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.units import UnitReading
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.units import UnitReading
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
 from btfleet.poller import service_channel
 from btfleet.poller.settings import Settings
 from cryptography import x509

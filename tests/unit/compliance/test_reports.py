@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance import (
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._compliance import (
     data_files,
     files,
     heard,
@@ -23,7 +23,7 @@ from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance impor
     report,
     table,
 )
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.compliance.report import Threshold
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._compliance.report import Threshold
 
 from tests.unit.compliance.fleet import (
     AWAY,

@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance import catalogue, waivers
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.host import Host
-from ansible_collections.btfleet.conntrack.plugins.module_utils.compliance.waivers import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance import (
+    catalogue,
+    waivers,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.host import Host
+from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.waivers import (
     InvalidWaiver,
 )
 

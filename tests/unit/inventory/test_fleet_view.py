@@ -13,14 +13,14 @@ from typing import Any
 
 import grpc
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.config_state import PHASES
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.config_state import PHASES
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._fleet import (
     fleet_inventory,
     fleet_messages,
     fleet_rows,
     fleet_view,
 )
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.fleet_view import (
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._fleet.fleet_view import (
     FleetViewError,
     Service,
     fetch,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import access, bpf
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.loader import access
 
 from tests.unit.kernel_access import bpffs_at, hash_map, link_in, namespace, needs_bpf
 

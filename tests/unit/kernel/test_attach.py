@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from btfleet.kernel import attach, symbols
-from btfleet.kernel.spec import DEFAULT_TIERS as TIERS
+from btfleet._kernel.backends import attach
+from btfleet._kernel.host import symbols
+from btfleet._kernel.spec import DEFAULT_TIERS as TIERS
 
 PLAIN: dict[str, str | None] = {name: name for name in symbols.ATTACHED}
 PART = {**PLAIN, symbols.DELETE_PART: "nf_ct_delete.part.0"}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import bpf
+from btfleet._kernel.bpf import bpf
 
 from tests.unit.kernel_access import (
     bpffs_at,

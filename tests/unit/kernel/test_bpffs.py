@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import bpf
-from btfleet.kernel.bpffs import Pins, check_mounted
-from btfleet.kernel.errors import LoaderError
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.bpffs import Pins, check_mounted
+from btfleet._kernel.errors import LoaderError
 
 from tests.unit.kernel_access import bpffs_at, hash_map, needs_bpf
 

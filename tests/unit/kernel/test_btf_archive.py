@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import btf_archive
-from btfleet.kernel.btf_archive import Kernel, choose, find
-from btfleet.kernel.errors import BtfNotFound
+from btfleet._kernel.btf import archive
+from btfleet._kernel.btf.archive import Kernel, choose, find
+from btfleet._kernel.errors import BtfNotFound
 
 KERNEL = Kernel("debian", "12", "x86_64", "6.1.0-40-amd64", "#1 SMP Debian 6.1.153-1 (2025-09-20)")
 OTHER_BUILD = replace(KERNEL, build="#1 SMP Debian 6.1.158-1 (2025-11-09)")
@@ -57,7 +57,7 @@ def test_strange_members_are_passed_over(name: str) -> None:
     assert choose([name], KERNEL) is None
 
 
-def archive(path: Path, members: dict[str, bytes]) -> Path:
+def packed(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w:gz") as made:
         for name, content in members.items():
             about = tarfile.TarInfo(name)
@@ -67,13 +67,13 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_the_content_comes_with_its_name(tmp_path: Path) -> None:
-    path = archive(tmp_path / "btf.tar.gz", {KERNEL.member: b"types", "x": b"y"})
+    path = packed(tmp_path / "btf.tar.gz", {KERNEL.member: b"types", "x": b"y"})
     assert find(KERNEL, str(path)) == (KERNEL.member, b"types")
 
 
 def test_no_archive_and_no_member_are_no_errors(tmp_path: Path) -> None:
     assert find(KERNEL, str(tmp_path / "none")) is None
-    assert find(KERNEL, str(archive(tmp_path / "btf.tar.gz", {}))) is None
+    assert find(KERNEL, str(packed(tmp_path / "btf.tar.gz", {}))) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00"])
@@ -86,13 +86,13 @@ def test_a_damaged_archive_is_named_in_one_line(tmp_path: Path, content: bytes) 
 
 
 def test_an_archive_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
-    path = archive(tmp_path / "btf.tar.gz", {KERNEL.member: bytes(range(256)) * 99})
+    path = packed(tmp_path / "btf.tar.gz", {KERNEL.member: bytes(range(256)) * 99})
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(BtfNotFound, match="is damaged"):
         find(KERNEL, str(path))
 
 
 def test_a_file_for_libbpf_is_gone_afterwards() -> None:
-    with btf_archive.as_file(b"types") as path:
+    with archive.as_file(b"types") as path:
         assert Path(path).read_bytes() == b"types"
     assert not Path(path).exists()

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import facts, needed_types
-from btfleet.kernel.btf_reader import STRUCT, UNION, RawBtf
-from btfleet.kernel.libbpf import Btf, Libbpf
+from btfleet._kernel.bpf.libbpf import Btf, Libbpf
+from btfleet._kernel.btf import needed_types
+from btfleet._kernel.btf.reader import STRUCT, UNION, RawBtf
+from btfleet._kernel.host import facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,7 +146,8 @@ def test_damaged_bytes_are_refused_and_nothing_else_happens(
 # In a process of its own: two libraries of this name in one are not what a host has
 WITH_OLD_LIBBPF = """
 import json, sys
-from btfleet.kernel import facts, libbpf
+from btfleet._kernel.bpf import libbpf
+from btfleet._kernel.host import facts
 libbpf.Libbpf.__init__.__defaults__ = ((sys.argv[1],),)
 print(json.dumps(facts.gather().to_dict()))
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.kernel import btf_writer
-from btfleet.kernel.btf_writer import Composite
+from btfleet._kernel.btf import writer
+from btfleet._kernel.btf.writer import Composite
 
 SHAPES = {
     "inner": Composite("inner", 6, (("port", "u16", 4),), is_union=True),
@@ -35,7 +35,7 @@ def as_read(tmp_path: Path, raw: bytes) -> list[dict[str, Any]]:
 
 
 def test_what_is_written_is_what_bpftool_reads(tmp_path: Path) -> None:
-    types = as_read(tmp_path, btf_writer.write(SHAPES))
+    types = as_read(tmp_path, writer.write(SHAPES))
     by_id = {one["id"]: one for one in types}
     assert list(by_id) == list(range(1, len(types) + 1))
     by_name = {one["name"]: one for one in types}
@@ -60,4 +60,4 @@ def test_what_is_written_is_what_bpftool_reads(tmp_path: Path) -> None:
 
 def test_a_type_that_nobody_describes_is_refused() -> None:
     with pytest.raises(KeyError, match="nothing"):
-        btf_writer.write({"one": Composite("one", 8, (("it", "nothing", 0),))})
+        writer.write({"one": Composite("one", 8, (("it", "nothing", 0),))})

@@ -7,8 +7,8 @@ import socket
 import struct
 
 import pytest
-from btfleet.kernel import ctnetlink
-from btfleet.kernel.ctnetlink import DELETE, NEW, Flow
+from btfleet._kernel.conntrack import ctnetlink
+from btfleet._kernel.conntrack.ctnetlink import DELETE, NEW, Flow
 from hypothesis import given
 from hypothesis import strategies as st
 

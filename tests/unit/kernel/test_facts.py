@@ -9,9 +9,11 @@ import platform
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import bpf, btf_archive, facts, symbols
-from btfleet.kernel.libbpf import Btf, Libbpf
-from btfleet.kernel.support import assess
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.libbpf import Btf, Libbpf
+from btfleet._kernel.btf import archive
+from btfleet._kernel.host import facts, symbols
+from btfleet._kernel.host.support import assess
 
 from tests.unit.kernel_access import needs_bpf
 
@@ -284,7 +286,7 @@ def test_a_kernel_without_types_takes_those_of_the_archive(
 ) -> None:
     without = facts.Probe("no", "the kernel gives no BTF")
     none = facts.BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
-    monkeypatch.setattr(btf_archive, "find", lambda _kernel: ("a/b.btf", b"types"))
+    monkeypatch.setattr(archive, "find", lambda _kernel: ("a/b.btf", b"types"))
     monkeypatch.setattr(Btf, "of_file", lambda *_arguments: Types())
     found, probe = facts._from_archive(None, none, without)  # type: ignore[arg-type]
     assert found == facts.BtfFacts("archive", "embedded", "a/b.btf")
@@ -296,8 +298,8 @@ def test_an_archive_without_the_kernel_is_named(
 ) -> None:
     without = facts.Probe("no", "the kernel gives no BTF")
     none = facts.BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux")
-    monkeypatch.setattr(btf_archive, "find", lambda _kernel: None)
-    monkeypatch.setattr(btf_archive, "PATH", str(tmp_path / "btf.tar.gz"))
+    monkeypatch.setattr(archive, "find", lambda _kernel: None)
+    monkeypatch.setattr(archive, "PATH", str(tmp_path / "btf.tar.gz"))
     assert facts._from_archive(None, none, without)[1] == without  # type: ignore[arg-type]
     (tmp_path / "btf.tar.gz").touch()
     probe = facts._from_archive(None, none, without)[1]  # type: ignore[arg-type]

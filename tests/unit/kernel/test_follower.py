@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.kernel import bpf, ct_watch, follower, netlink_tier, pulse, table
-from btfleet.kernel.bpffs import Pins
-from btfleet.kernel.ctnetlink import Direction, Flow
-from btfleet.kernel.facts import BtfFacts, Facts
-from btfleet.kernel.flow_table import FlowTable
-from btfleet.kernel.follower import Follower
-from btfleet.kernel.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.support import Verdict
-from btfleet.kernel.tracker import _record_map
+from btfleet._kernel.backends.netlink import ct_watch, follower, netlink_tier, pulse
+from btfleet._kernel.backends.netlink.flow_table import FlowTable
+from btfleet._kernel.backends.netlink.follower import Follower
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.bpffs import Pins
+from btfleet._kernel.conntrack import table
+from btfleet._kernel.conntrack.ctnetlink import Direction, Flow
+from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from btfleet._kernel.host.facts import BtfFacts, Facts
+from btfleet._kernel.host.support import Verdict
+from btfleet._kernel.loader.tracker import _record_map
+from btfleet._kernel.spec import Spec
 
 from tests.unit.kernel.nat_namespace import End, Router, eventually, needs_nat, router
 from tests.unit.kernel_access import bpffs_at

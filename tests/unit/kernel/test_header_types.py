@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from btfleet.kernel import btf_archive, facts, header_types, needed_types
-from btfleet.kernel.errors import BtfNotFound
-from btfleet.kernel.facts import NEEDED_MEMBERS
-from btfleet.kernel.libbpf import Btf, Libbpf
+from btfleet._kernel.bpf.libbpf import Btf, Libbpf
+from btfleet._kernel.btf import archive, header_types, needed_types
+from btfleet._kernel.errors import BtfNotFound
+from btfleet._kernel.host import facts
+from btfleet._kernel.host.facts import NEEDED_MEMBERS
 
 OBJECT = Path(__file__).parents[3] / "build/bpf/conntrack-x86_64.bpf.o"
 
@@ -191,8 +192,8 @@ def test_headers_that_have_gone_are_not_missed(
 def test_what_is_of_another_kernel_is_measured_again(
     measured: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = dataclasses.replace(btf_archive.running(), build="#2 SMP")
-    monkeypatch.setattr(btf_archive, "running", lambda: other)
+    other = dataclasses.replace(archive.running(), build="#2 SMP")
+    monkeypatch.setattr(archive, "running", lambda: other)
     is_measured_again(measured[0])
 
 

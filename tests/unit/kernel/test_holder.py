@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import holder
-from btfleet.kernel.errors import LoaderError
+from btfleet._kernel.backends import holder
+from btfleet._kernel.errors import LoaderError
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.kernel import bpf, facts, layout
+from btfleet._kernel.bpf import bpf, object_file
+from btfleet._kernel.conntrack import layout
+from btfleet._kernel.host import facts
 
 from tests.unit.kernel_access import bpftool, hash_map, needs_bpf, needs_bpftool
 
@@ -142,7 +144,7 @@ def test_maps_have_the_declared_shapes(types: Types) -> None:
 
 def test_the_header_has_the_same_layout_number_and_flags(checkout: Path) -> None:
     header = (checkout / "bpf" / "conntrack.h").read_text()
-    assert f"#define CONNTRACK_LAYOUT {layout.LAYOUT}\n" in header
+    assert f"#define CONNTRACK_LAYOUT {object_file.LAYOUT}\n" in header
     assert f"#define CONNTRACK_ORIG {layout.FLAG_ORIG} " in header
     assert f"#define CONNTRACK_SEEDED {layout.FLAG_SEEDED} " in header
 

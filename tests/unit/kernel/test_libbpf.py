@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import bpf, object_file
-from btfleet.kernel.errors import BtfNotFound, LoaderError, VerifierError
-from btfleet.kernel.libbpf import BpfObject, Btf, Libbpf, refused_program, verifier_log
-from btfleet.kernel.tracker import PROGRAMS
+from btfleet._kernel.bpf import bpf, object_file
+from btfleet._kernel.bpf.libbpf import BpfObject, Btf, Libbpf, refused_program, verifier_log
+from btfleet._kernel.errors import BtfNotFound, LoaderError, VerifierError
+from btfleet._kernel.loader.tracker import PROGRAMS
 
 from tests.matrix import old_libbpf
 from tests.matrix.rows import OLD_LIBBPF
@@ -169,8 +169,8 @@ def test_a_library_that_is_too_old(tmp_path: Path) -> None:
 # In a process of its own: two libraries of this name in one are not what a host has
 REUSE = """
 import sys
-from btfleet.kernel import bpf
-from btfleet.kernel.libbpf import BpfObject, Libbpf
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.libbpf import BpfObject, Libbpf
 with open(sys.argv[2], "rb") as stream:
     content = stream.read()
 with BpfObject(Libbpf((sys.argv[1],)), content, None) as obj:

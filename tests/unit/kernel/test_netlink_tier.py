@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import access, follower_process, keeper_unit, pulse, status
-from btfleet.kernel import tracker as tracker_module
-from btfleet.kernel.facts import YES, Facts, Probe, gather
-from btfleet.kernel.layout import LIVE
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
-from btfleet.kernel.tracker import Tracker
+from btfleet._config import status
+from btfleet._kernel.backends import keeper_unit
+from btfleet._kernel.backends.netlink import follower_process, pulse
+from btfleet._kernel.conntrack.layout import LIVE
+from btfleet._kernel.host.facts import YES, Facts, Probe, gather
+from btfleet._kernel.loader import access
+from btfleet._kernel.loader import tracker as tracker_module
+from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 
 from tests.unit.kernel.nat_namespace import eventually, needs_nat
 from tests.unit.kernel_access import bpffs_at

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import netns
+from btfleet._kernel.conntrack import netns
 
 from tests.unit.kernel_access import namespace, needs_root
 

@@ -7,8 +7,8 @@ import hashlib
 import platform
 
 import pytest
-from btfleet.kernel.errors import AssetReadError
-from btfleet.kernel.object_choice import ANY, chosen_digest
+from btfleet._kernel.errors import AssetReadError
+from btfleet._kernel.host.object_choice import ANY, chosen_digest
 
 OFFERED = {"x86_64": "a" * 64, "aarch64": "b" * 64}
 

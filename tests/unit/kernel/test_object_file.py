@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import object_file
-from btfleet.kernel.errors import AssetReadError
+from btfleet._kernel.bpf import object_file
+from btfleet._kernel.errors import AssetReadError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import bpf, reading, table
-from btfleet.kernel.bpffs import Pins
-from btfleet.kernel.errors import LoaderError
-from btfleet.kernel.layout import LIVE
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.bpffs import Pins
+from btfleet._kernel.conntrack import reading, table
+from btfleet._kernel.conntrack.layout import LIVE
+from btfleet._kernel.errors import LoaderError
 
 from tests.unit.kernel_access import MASQUERADED, PING, bpffs_at, needs_bpf, tracker_map
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from btfleet.kernel import bpf, netns, seed
-from btfleet.kernel.errors import LoaderError
-from btfleet.kernel.layout import LOAD
+from btfleet._kernel.backends import seed
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.conntrack import netns
+from btfleet._kernel.conntrack.layout import LOAD
+from btfleet._kernel.errors import LoaderError
 
 from tests.unit.kernel_access import (
     MASQUERADED,

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from btfleet.kernel.errors import InvalidSpec
-from btfleet.kernel.spec import DEFAULT_TIERS, MAX_ENTRIES, MIN_ENTRIES, TIERS, Spec
+from btfleet._kernel.errors import InvalidSpec
+from btfleet._kernel.spec import DEFAULT_TIERS, MAX_ENTRIES, MIN_ENTRIES, TIERS, Spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from btfleet.kernel.errors import AssetReadError, InvalidSpec
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store, read_object_file, write_atomically
+from btfleet._kernel.errors import AssetReadError, InvalidSpec
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store, read_object_file, write_atomically
 
 SPEC = Spec("a" * 64)
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from btfleet.kernel import symbols
-from btfleet.kernel.facts import BtfFacts, Facts, Probe
-from btfleet.kernel.spec import DEFAULT_TIERS
-from btfleet.kernel.support import Verdict, assess, hint
+from btfleet._kernel.host import symbols
+from btfleet._kernel.host.facts import BtfFacts, Facts, Probe
+from btfleet._kernel.host.support import Verdict, assess, hint
+from btfleet._kernel.spec import DEFAULT_TIERS
 
 FENTRY, KPROBE, FEXIT, KRETPROBE = DEFAULT_TIERS
 DEADLOCK = "symbol:tasks_rcu_exit_srcu"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from btfleet.kernel import symbols
+from btfleet._kernel.host import symbols
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from btfleet.kernel import bpf, table
-from btfleet.kernel.errors import TrackerError
-from btfleet.kernel.table import Filter, Flow
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.conntrack import table
+from btfleet._kernel.conntrack.table import Filter, Flow
+from btfleet._kernel.errors import TrackerError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,8 +8,9 @@ import platform
 from pathlib import Path
 
 import pytest
-from btfleet.kernel import errors, telemetry
-from btfleet.kernel.store import Store, write_atomically
+from btfleet._kernel import errors, os_release
+from btfleet._kernel.loader import telemetry
+from btfleet._kernel.store import Store, write_atomically
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_the_tags_of_this_machine() -> None:
     ],
 )
 def test_os_release_fields(text: str, fields: dict[str, str]) -> None:
-    assert telemetry.os_release(text) == fields
+    assert os_release.parse(text) == fields
 
 
 @pytest.mark.parametrize(

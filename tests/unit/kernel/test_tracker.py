@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.kernel import bpf, seed, status, telemetry
-from btfleet.kernel import tracker as tracker_module
-from btfleet.kernel.errors import BtfNotFound, LoaderError
-from btfleet.kernel.facts import BtfFacts, Facts, Probe
-from btfleet.kernel.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
-from btfleet.kernel.tracker import Loaded, Tracker
+from btfleet._config import status
+from btfleet._kernel.backends import seed
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
+from btfleet._kernel.errors import BtfNotFound, LoaderError
+from btfleet._kernel.host.facts import BtfFacts, Facts, Probe
+from btfleet._kernel.loader import telemetry
+from btfleet._kernel.loader import tracker as tracker_module
+from btfleet._kernel.loader.tracker import Loaded, Tracker
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 
 from tests.unit.kernel_access import (
     MASQUERADED,

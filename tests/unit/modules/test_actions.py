@@ -15,13 +15,17 @@ from ansible_collections.btfleet.conntrack.plugins.action import (
     poller_agent,
     release,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.object_choice import ANY
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import (
-    agent_tree,
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.object_choice import (
+    ANY,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release import agent_tree
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release.release_archive import (
+    ArchiveError,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._sending import (
     release_sending,
     sending,
 )
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
 
 DONE = {"changed": False}
 

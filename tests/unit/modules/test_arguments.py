@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.btfleet.conntrack.plugins.module_utils import agent_files
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import reading, table
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import spec as spec_module
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import agent_files
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel import spec as spec_module
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrack import (
+    reading,
+    table,
+)
 
 MODULES = (
     "compliance_info",

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.btfleet.conntrack.plugins.action import config_service as action
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
-    accounts,
-    config_service,
-    managed_files,
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import config_service
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host import accounts, managed_files
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
+    release as release_utils,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release as release_utils
 
 from tests.unit.kernel_access import needs_root
 from tests.unit.modules.conftest import Call

@@ -15,30 +15,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
-    agent_state,
-    config_state,
-    poller_agent,
-    release,
-)
-from ansible_collections.btfleet.conntrack.plugins.module_utils.config_state import (
-    Applied,
-    Host,
-    Stored,
-)
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.remote import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.errors import ConfigError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.remote import (
     Answer,
     write_allowed,
     write_answer,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import Spec
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
-from ansible_collections.btfleet.conntrack.plugins.module_utils.products.errors import ConfigError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import (
+    agent_state,
+    config_state,
+    poller_agent,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.config_state import (
+    Applied,
+    Host,
+    Stored,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import Spec
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from btfleet._config.paths import parse
 from btfleet.poller.repository import StateRepository
 from btfleet.poller.states import APPLIED, FAILED, ApplyState
 from btfleet.poller.verify import Config, HeldTargets, Trusted
-from btfleet.products.paths import parse
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from tests.unit.modules.conftest import Call

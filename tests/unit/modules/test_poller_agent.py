@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
-    accounts,
-    managed_files,
-    poller_agent,
-)
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host import accounts, managed_files
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader import access
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
     release as release_utils,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import access
 
 from tests.unit.kernel_access import needs_root
 from tests.unit.modules.conftest import Call

@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release as release_utils
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import bpf, remote
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import remote
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.bpf import bpf
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import (
     Store,
     write_atomically,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
+    release as release_utils,
+)
 
 from tests.unit.kernel_access import (
     MASQUERADED,

@@ -15,13 +15,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.host_python import (
     HostPython,
     tree_name,
 )
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import agent_tree, release_archive
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.agent_tree import Sources
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release import (
+    agent_tree,
+    release_archive,
+)
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release.agent_tree import Sources
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release.release_archive import (
+    ArchiveError,
+)
 
 PYTHON = HostPython("cp311", "x86_64")
 NAME = tree_name("1.0-0123456789ab", PYTHON)

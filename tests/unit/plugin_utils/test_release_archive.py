@@ -9,8 +9,10 @@ import tarfile
 import zipfile
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import release_archive
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release import release_archive
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release.release_archive import (
+    ArchiveError,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import grpc
 import pytest
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 from btfleet.config.v1 import config_pb2 as pb
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
 from btfleet.poller.agent import Agent
 from btfleet.poller.settings import Settings
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from btfleet._config.predicates import HostFacts
 from btfleet.config.v1 import config_pb2 as pb
 from btfleet.poller.verify import Host
-from btfleet.products.predicates import HostFacts
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     Metadata,

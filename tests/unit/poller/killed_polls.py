@@ -18,10 +18,10 @@ import sys
 import time
 from pathlib import Path
 
+from btfleet._config import remote
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 from btfleet.config.v1 import config_pb2 as pb
-from btfleet.kernel import remote
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
 from btfleet.poller import verify
 from btfleet.poller.conntrack_product import ConntrackProduct
 from btfleet.poller.repository import StateRepository

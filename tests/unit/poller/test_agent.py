@@ -16,9 +16,9 @@ from typing import Any
 import grpc
 import pytest
 from btfleet import agent_status
+from btfleet._kernel.backends.netlink.pulse import Pulse
 from btfleet.agent.v1 import agent_pb2, agent_pb2_grpc
 from btfleet.config.v1 import config_pb2 as pb
-from btfleet.kernel.pulse import Pulse
 from btfleet.poller import verify
 from btfleet.poller.agent import Agent
 from btfleet.poller.errors import PollerError, SettingsError, StorageError, UpdateRefused

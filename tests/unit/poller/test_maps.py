@@ -19,12 +19,15 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from btfleet._kernel.backends.netlink import pulse
+from btfleet._kernel.backends.netlink.pulse import Pulse
+from btfleet._kernel.bpf import bpf
+from btfleet._kernel.conntrack import netns
+from btfleet._kernel.conntrack.layout import COUNTERS, possible_cpus
+from btfleet._kernel.loader import access
+from btfleet._kernel.spec import Spec
 from btfleet.agent.v1 import agent_pb2 as pb
 from btfleet.agent.v1 import agent_pb2_grpc
-from btfleet.kernel import access, bpf, netns, pulse
-from btfleet.kernel.layout import COUNTERS, possible_cpus
-from btfleet.kernel.pulse import Pulse
-from btfleet.kernel.spec import Spec
 from btfleet.poller import verify
 from btfleet.poller.local_service import AgentService, serve
 from btfleet.poller.loop import PollStats
@@ -242,8 +245,8 @@ def test_a_map_that_a_load_has_replaced_is_read_from_then_on(
 
 _UNPRIVILEGED = """
 import encodings.ascii, json, os, sys  # all of the library that is needed later, while it is ours
-from btfleet.kernel.errors import LoaderError
-from btfleet.kernel.table import Filter
+from btfleet._kernel.errors import LoaderError
+from btfleet._kernel.conntrack.table import Filter
 from btfleet.poller.maps import Maps
 os.setgroups([])
 os.setresgid(int(sys.argv[2]), int(sys.argv[2]), int(sys.argv[2]))

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.kernel import remote
-from btfleet.kernel.errors import LoaderError
-from btfleet.kernel.remote import Answer
-from btfleet.kernel.spec import Spec
-from btfleet.kernel.store import Store
+from btfleet._config import paths, remote
+from btfleet._config.remote import Answer
+from btfleet._kernel.errors import LoaderError
+from btfleet._kernel.spec import Spec
+from btfleet._kernel.store import Store
 from btfleet.poller import wanted
 from btfleet.poller.agent_product import AgentProduct
 from btfleet.poller.conntrack_product import ConntrackProduct
@@ -23,7 +23,6 @@ from btfleet.poller.settings import Settings
 from btfleet.poller.states import APPLIED, APPLYING, FAILED, RECEIVED, StateBook
 from btfleet.poller.verify import Config
 from btfleet.poller.wanted import ANSWER_TIMEOUT, RETRY, Asked, judge, make_plan
-from btfleet.products import paths
 from hypothesis import given
 from hypothesis import strategies as st
 

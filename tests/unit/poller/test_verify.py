@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from btfleet._config.predicates import HostFacts
 from btfleet.config.v1 import config_pb2 as pb
 from btfleet.poller import verify
 from btfleet.poller.errors import ATTACKS, UpdateRefused
 from btfleet.poller.verify import CLOCK_TOLERANCE, Host, Stored, Trusted
-from btfleet.products.predicates import HostFacts
 from hypothesis import given
 from hypothesis import strategies as st
 from tuf.api.metadata import Delegations

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import generations
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import generations
 
 from tests.unit.publisher.places import Client, Place, client_of, served
 

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import libraries
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.plan import REPOSITORIES
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import libraries
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.plan import REPOSITORIES
 
 from tests.unit.publisher.places import Place, config, path_of
 

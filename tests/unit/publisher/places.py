@@ -14,15 +14,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.generations import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.generations import (
     Generations,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.keys import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.keys import (
     KeyFolder,
     Passphrases,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.plan import REPOSITORIES
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.publisher import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.plan import REPOSITORIES
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.publisher import (
     ConfigsOutcome,
     Outcome,
     Publisher,

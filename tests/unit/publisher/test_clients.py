@@ -8,12 +8,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import (
     plan,
     repository,
     verification,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.plan import REPOSITORIES
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.plan import REPOSITORIES
 from tuf.api.exceptions import BadVersionNumberError, DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Timestamp
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.products.errors import ConfigError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import configs
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config.errors import ConfigError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import configs
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.errors import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.errors import (
     PublisherError,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.keys import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.keys import (
     VARIABLE,
     KeyFolder,
     Passphrases,

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import libraries
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.keys import VARIABLE
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.plan import DEFAULTS
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import libraries
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.keys import VARIABLE
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.plan import DEFAULTS
 
 from tests.unit.publisher.places import PASSPHRASE, Client, Place, path_of
 

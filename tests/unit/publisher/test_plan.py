@@ -7,11 +7,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import plan
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.errors import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import plan
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.errors import (
     PublisherError,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.plan import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.plan import (
     DEFAULTS,
     ROLES,
     RoleState,

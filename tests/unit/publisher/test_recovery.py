@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher import verification
-from ansible_collections.btfleet.conntrack.plugins.module_utils.publisher.errors import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher import verification
+from ansible_collections.btfleet.conntrack.plugins.module_utils._publisher.errors import (
     PublisherError,
 )
 from tuf.api.metadata import Metadata, Targets

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import agent_files
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import agent_files
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
 from btfleet.poller.settings import Settings, parse
 
 CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

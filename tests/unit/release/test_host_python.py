@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import host_python, release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import host_python, release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.host_python import (
     HostPython,
     tree_name,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import HostError
 
 GOOD: list[Any] = ["cpython", [3, 11], "x86_64", ["glibc", "2.36"]]
 

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import ReleaseError, State
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
+    ReleaseError,
+    State,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

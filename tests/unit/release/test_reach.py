@@ -10,16 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
+    HostError,
+    file_digest,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
     UNIT,
     Layout,
     ReleaseError,
     State,
-)
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
-    HostError,
-    file_digest,
 )
 
 

@@ -8,10 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import host_python, release_choice
-from ansible_collections.btfleet.conntrack.plugins.module_utils.host_python import HostPython
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release_choice import Choice, Offer
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
+    host_python,
+    release_choice,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.host_python import (
+    HostPython,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
+    Layout,
+    ReleaseError,
+)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release_choice import (
+    Choice,
+    Offer,
+)
 
 from tests.unit.release.test_host_python import run
 from tests.unit.release.test_unpack import GOOD, archive

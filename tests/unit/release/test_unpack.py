@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.release import Layout, ReleaseError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
+    Layout,
+    ReleaseError,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import (
-    accounts,
-    managed_files,
-    poller_agent,
-    release,
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host import accounts, managed_files
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader import access
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+    Tracker,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import access
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.store import Store
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.tracker import Tracker
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import present
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import present
 
 from tests.unit.modules.conftest import call
 from tests.unit.release.fake_host import FakeHost

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import gate
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.gate import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import gate
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.gate import (
     Expected,
     Reading,
     UnitReading,
@@ -137,7 +137,7 @@ def test_each_counter_of_errors_counts(name: str) -> None:
 
 
 def test_every_counter_that_is_named_is_one_of_the_object() -> None:
-    from btfleet.kernel.layout import COUNTERS as KNOWN  # noqa: PLC0415
+    from btfleet._kernel.conntrack.layout import COUNTERS as KNOWN  # noqa: PLC0415
 
     assert {*gate.ERROR_COUNTERS, *gate._HITS} <= set(KNOWN)
 

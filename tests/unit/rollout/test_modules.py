@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import journal, observe
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.gate import Reading
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.journal import Outcome
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.present import Host
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import journal, observe
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.gate import Reading
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.journal import Outcome
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.present import Host
 
 from tests.unit.kernel_access import needs_root
 from tests.unit.modules.conftest import Call

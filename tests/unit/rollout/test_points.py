@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import points
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.points import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import points
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.points import (
     RestorePoint,
     TrackerPoint,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import HostError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.btfleet.conntrack.plugins.filter.rollout_progress import rollout_progress
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils import rollout_progress as counting
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._rollout import (
+    rollout_progress as counting,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

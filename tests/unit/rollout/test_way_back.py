@@ -7,16 +7,17 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.module_utils import poller_agent, release
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel import manage
-from ansible_collections.btfleet.conntrack.plugins.module_utils.kernel.spec import Spec
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout import present, way_back
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.points import RestorePoint
-from ansible_collections.btfleet.conntrack.plugins.module_utils.rollout.present import Host
-from ansible_collections.btfleet.conntrack.plugins.module_utils.systemd import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._config import manage
+from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import Spec
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import present, way_back
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.points import RestorePoint
+from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.present import Host
 
 from tests.unit.kernel_access import needs_root
 from tests.unit.release.fake_host import FakeHost

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet.products.paths import parse
+from btfleet._config.paths import parse
 from btfleet.service.errors import Refused
 from btfleet.service.generation import NOTHING, Generation
 from btfleet.service.update import update

@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
+from btfleet._config.predicates import HostFacts, check, matches
 from btfleet.config.v1.config_pb2 import Client, ClientGetConfigsRequest
-from btfleet.products.predicates import HostFacts, check, matches
 from btfleet.service import poll
 from btfleet.service.audience import Audience
 from btfleet.service.backoff import Backoff

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from btfleet.products.predicates import HostFacts
+from btfleet._config.predicates import HostFacts
 from btfleet.service.fetch import FolderSource
 from btfleet.service.poll import Poll
 from btfleet.service.refresh import Refresher

@@ -10,7 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.btfleet.conntrack.plugins.plugin_utils.release_archive import ArchiveError
+from ansible_collections.btfleet.conntrack.plugins.plugin_utils._release.release_archive import (
+    ArchiveError,
+)
 
 from tools.build_release import build
 

@@ -1,0 +1,98 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each tier attaches, in which order: data.
+
+The delete program comes first and the insert programs last, so that an entry whose end would be
+missed is never written. Of a pair, the program at a function's entry comes before the one at its
+return, which needs what that has noted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+from ..bpf.libbpf import BpfObject
+from ..host import symbols
+from ..spec import RUNTIME
+
+# A link is pinned, or held, as this and its program's role
+PREFIX = "link_"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A program and the function that it sits on. `by_symbol` is for kprobes, which take the
+    function's real name on this kernel; others are attached as their section says.
+    """
+
+    role: str
+    program: str
+    function: str
+    by_symbol: bool = False
+    at_return: bool = False
+
+    @property
+    def pin(self) -> str:
+        """The name of its link."""
+        return PREFIX + self.role
+
+    def attach(self, obj: BpfObject, found: Mapping[str, str | None]) -> int:
+        """Attaches it; the link's descriptor. `found` has the functions' real names."""
+        symbol = found[self.function] if self.by_symbol else None
+        return obj.attach(self.program, symbol, self.at_return)
+
+
+TIERS = {
+    "core/fentry": (
+        Probe("delete", "fentry_delete", symbols.DELETE),
+        Probe("insert", "fentry_insert", symbols.INSERT),
+    ),
+    "core/kprobe": (
+        Probe("delete", "kprobe_delete", symbols.DELETE, by_symbol=True),
+        Probe("insert", "kprobe_insert", symbols.INSERT, by_symbol=True),
+    ),
+    "core/fexit": (
+        Probe("delete", "fentry_delete", symbols.DELETE),
+        Probe("insert_check", "fexit_check_insert", symbols.CHECK_INSERT),
+        Probe("insert_confirm", "fexit_confirm", symbols.CONFIRM),
+    ),
+    "core/kretprobe": (
+        Probe("delete", "kprobe_delete", symbols.DELETE, by_symbol=True),
+        Probe("note_check", "kprobe_check_insert", symbols.CHECK_INSERT, by_symbol=True),
+        Probe("note_confirm", "kprobe_confirm", symbols.CONFIRM, by_symbol=True),
+        Probe(
+            *("insert_check", "kretprobe_check_insert", symbols.CHECK_INSERT),
+            by_symbol=True,
+            at_return=True,
+        ),
+        Probe(
+            *("insert_confirm", "kretprobe_confirm", symbols.CONFIRM),
+            by_symbol=True,
+            at_return=True,
+        ),
+    ),
+}
+# What takes in the flows that exist, by whether kprobes can be made. It is detached again.
+SEED = Probe("seed", "kprobe_seed", symbols.SEED, by_symbol=True)
+SEED_WITHOUT_KPROBES = Probe("seed", "fentry_seed", symbols.SEED)
+# In place of the delete program, where the function's beginning is inlined into its callers
+_DELETE_PART = Probe("delete", "kprobe_delete_part", symbols.DELETE_PART, by_symbol=True)
+_ALL = (
+    *(probe for probes in TIERS.values() for probe in probes),
+    *(_DELETE_PART, SEED, SEED_WITHOUT_KPROBES),
+)
+PROGRAMS = sorted({probe.program for probe in _ALL})
+
+
+def probes_of(tier: str, found: Mapping[str, str | None]) -> tuple[Probe, ...]:
+    """What a tier attaches on a kernel with these functions."""
+    if tier == RUNTIME:  # without BTF there are but kprobes
+        tier = "core/kprobe" if found.get(symbols.INSERT) else "core/kretprobe"
+    probes = TIERS[tier]
+    if not found.get(symbols.DELETE_PART):
+        return probes
+    return tuple(
+        _DELETE_PART if probe.role == "delete" and probe.by_symbol else probe for probe in probes
+    )

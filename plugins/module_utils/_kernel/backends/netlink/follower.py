@@ -1,0 +1,386 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process of the tier netlink: it follows conntrack events and writes the pinned maps.
+
+It ends when another tier, or nothing, is loaded, or when another process has taken its place: a
+follower that starts says so in the maps' pulse, and the former one sees that and goes. Both write
+the same entries for that moment, which does no harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+import time
+from concurrent import futures
+from itertools import chain, islice
+from typing import Iterator
+
+from ...bpf import bpf
+from ...bpf.bpffs import FOLDER, RECORD, Pins
+from ...conntrack import netns, record_map
+from ...conntrack.ctnetlink import NEW, Message
+from ...conntrack.layout import (
+    CLOSED,
+    COUNTERS_MAP,
+    FLAG_SEEDED,
+    FLAGS_OFFSET,
+    GENERATION_OFFSET,
+    LIVE,
+)
+from ...spec import NETLINK, Spec
+from ..seed import next_pass
+from . import flow_table, pulse
+from .ct_watch import Overrun, Watch
+from .flow_table import FlowTable
+from .pulse import Pulse
+
+# netns imports it late, which a process that outlives its program's files must not do
+_NETNS_NEEDS = futures.ThreadPoolExecutor
+
+# Seconds
+_TICK = 0.25
+_LOOK_FOR_NAMESPACES = 1.0
+# Between comparisons with the kernel's table: where all flows were announced, and where not
+_COMPARE, _COMPARE_SOON = 60.0, 1.0
+# The most of a CPU that comparisons, and looking for namespaces, may take
+_SHARE = 0.02
+# Datagrams of one namespace, or entries to close, before others have their turn
+_TURN = 256
+_COMPLAIN = 60.0
+
+
+class Adopted:
+    """What is loaded now, opened."""
+
+    def __init__(self, pins: Pins, record_id: int, spec: Spec) -> None:
+        self.record_id = record_id
+        self._fds: list[int] = []
+        try:
+            live, closed, counters, self.pulse_fd = (
+                self._open(pins, name) for name in (LIVE, CLOSED, COUNTERS_MAP, pulse.PIN)
+            )
+            self.table = FlowTable(live, closed, counters, spec.tcpv6_enabled, spec.udpv6_enabled)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, pins: Pins, name: str) -> int:
+        fd = pins.open(name)
+        if fd is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), pins.path(name))
+        self._fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        """Lets go of the maps."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+
+class Follower:
+    """Follows until there is nothing to follow, or another one does."""
+
+    def __init__(self, folder: str = FOLDER) -> None:
+        self._pins = Pins(folder)
+        self._owner = int.from_bytes(os.urandom(8), "little") | 1
+        self._adopted: Adopted | None = None
+        self._watches: dict[int, Watch] = {}
+        self._unreachable: dict[int, str] = {}
+        # Namespaces that are gone, and their entries that are still to be closed
+        self._gone: set[int] = set()
+        self._remains: Iterator[tuple[bytes, bytes]] = iter(())
+        self._poll = select.epoll()
+        self._generation = 0
+        self._pulse = Pulse()
+        self._taken_in = False
+        self._next_look = self._next_beat = 0.0
+        self._complained = 0.0
+        # Tells at once when a namespace's mount goes; its sockets here would keep it alive
+        self._mounts = open("/proc/self/mountinfo", "rb")  # noqa: SIM115 kept open
+        self._poll.register(self._mounts.fileno(), select.EPOLLPRI | select.EPOLLERR)
+
+    def run(self) -> None:
+        """Returns when it is not needed any more."""
+        try:
+            while self._adopt():
+                try:
+                    self._round()
+                except Superseded:
+                    return
+                except Reloaded:
+                    continue
+                except OSError as exc:  # of a map: what was missed is taken in with the next try
+                    self._complain(f"a round failed ({exc.strerror}): trying again")
+                    self._taken_in = False
+                    time.sleep(_LOOK_FOR_NAMESPACES)
+        finally:
+            for inode in list(self._watches):
+                self._leave(inode)
+            if self._adopted is not None:
+                self._adopted.close()
+            self._mounts.close()
+            self._poll.close()
+
+    # --- what is loaded -----------------------------------------------------------------------
+
+    def _adopt(self) -> bool:
+        """Opens what is loaded, where that is something else than before; False: nothing for us."""
+        fd = self._pins.open(RECORD, bpf.RDONLY)
+        if fd is None:
+            return False
+        with bpf.closing(fd):
+            record_id = bpf.map_info(fd).id
+            if self._adopted is not None and self._adopted.record_id == record_id:
+                return True
+            record = record_map.read(fd)
+        if record is None or record.get("tier") != NETLINK:
+            return False
+        try:
+            adopted = Adopted(self._pins, record_id, Spec.from_dict(record["spec"]))
+        except FileNotFoundError:  # unpinned meanwhile
+            return False
+        if self._adopted is not None:
+            self._adopted.close()
+        self._adopted = adopted
+        self._taken_in = False
+        # The comparison closes what is left of namespaces that are gone
+        self._gone, self._remains = set(), iter(())
+        self._generation = next_pass(os.urandom(1)[0])
+        # What a former process has counted goes on, and its sign of life is good for the moment
+        former = pulse.read(adopted.pulse_fd)
+        self._pulse = former._replace(owner=self._owner, pid=os.getpid())
+        pulse.write(adopted.pulse_fd, self._pulse)
+        self._next_look = 0.0
+        return True
+
+    def _is_loaded(self) -> bool:
+        """Whether what is adopted is loaded still."""
+        fd = self._pins.open(RECORD, bpf.RDONLY)
+        if fd is None:
+            return False
+        with bpf.closing(fd):
+            return bpf.map_info(fd).id == self._now_adopted.record_id
+
+    @property
+    def _now_adopted(self) -> Adopted:
+        if self._adopted is None:
+            raise Superseded
+        return self._adopted
+
+    def _beat(self) -> None:
+        """Counters and the sign of life; raises Superseded where another follower has begun."""
+        adopted = self._now_adopted
+        if pulse.read(adopted.pulse_fd).owner != self._owner:
+            raise Superseded
+        adopted.table.save_counts()
+        self._pulse = self._pulse._replace(
+            beat_ns=time.monotonic_ns() if self._taken_in else self._pulse.beat_ns,
+            namespaces=len(self._watches),
+            unfollowed=len(self._unreachable) + sum(w.is_silent for w in self._watches.values()),
+        )
+        pulse.write(adopted.pulse_fd, self._pulse)
+        self._next_beat = time.monotonic() + _TICK
+
+    def _breathe(self) -> None:
+        """In the midst of long work: a sign of life, where one is due. Raises Reloaded where other
+        maps wait for what happens now.
+        """
+        if time.monotonic() < self._next_beat:
+            return
+        if not self._is_loaded():
+            raise Reloaded
+        self._beat()
+
+    def _count(self, **more: int) -> None:
+        self._pulse = self._pulse._replace(
+            **{name: getattr(self._pulse, name) + number for name, number in more.items()}
+        )
+
+    def _complain(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._complained:
+            sys.stderr.write(f"btfleet: {text}\n")
+            sys.stderr.flush()
+            self._complained = now + _COMPLAIN
+
+    # --- one round ----------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        ready = self._wait(_TICK if self._taken_in and not self._gone else 0.0)
+        if self._mounts.fileno() in ready or time.monotonic() >= self._next_look:
+            self._look_for_namespaces()
+        for watch in [one for one in self._watches.values() if one.fileno() in ready]:
+            self._take_events(watch)
+        self._close_remains()
+        now = time.monotonic()
+        due = [watch for watch in self._watches.values() if watch.due <= now]
+        if due or not self._taken_in:
+            self._compare(due if self._taken_in else list(self._watches.values()))
+        self._beat()
+
+    def _wait(self, seconds: float) -> set[int]:
+        return {fd for fd, _event in self._poll.poll(seconds)}
+
+    def _take_events(self, watch: Watch) -> None:
+        try:
+            self._apply(watch, watch.events(_TURN))
+        except Overrun:
+            self._count(overruns=1)
+            self._complain(
+                f"conntrack events of namespace {watch.inode} came faster than they are read: "
+                "comparing with the kernel's table"
+            )
+            self._poll.unregister(watch.fileno())
+            self._apply(watch, watch.renew())
+            self._poll.register(watch.fileno(), select.EPOLLIN)
+            watch.due = 0.0
+        except OSError as exc:
+            self._give_up(watch, exc)
+
+    def _apply(self, watch: Watch, messages: Iterator[Message]) -> None:
+        table, inode, count = self._now_adopted.table, watch.inode, 0
+        try:
+            for message in messages:
+                count += 1
+                if message.kind == NEW:
+                    table.insert(inode, message.flow)
+                else:
+                    table.delete(inode, message.flow)
+        finally:
+            self._count(events=count)
+
+    # --- namespaces ---------------------------------------------------------------------------
+
+    def _look_for_namespaces(self) -> None:
+        begin = time.monotonic()
+        found = netns.find()
+        gone = set(self._watches) - set(found)
+        for inode in gone:
+            self._leave(inode)
+        if gone:
+            self._gone |= gone
+            self._remains = chain(self._remains, self._entries_of(gone))
+        self._unreachable = {}
+        for inode, path in found.items():
+            # A new one may have the number of one that is gone: not before that one's entries are
+            if inode not in self._watches and inode not in self._gone:
+                self._enter(inode, path)
+        now = time.monotonic()
+        self._next_look = now + max(_LOOK_FOR_NAMESPACES, (now - begin) / _SHARE)
+
+    def _enter(self, inode: int, path: str) -> None:
+        try:
+            watch = Watch(inode, path)
+        except FileNotFoundError:  # gone meanwhile
+            return
+        except OSError as exc:
+            if os.path.exists(path):
+                self._unreachable[inode] = str(exc.strerror)
+                self._complain(f"cannot follow network namespace {inode} ({exc.strerror})")
+            return
+        self._watches[inode] = watch
+        self._poll.register(watch.fileno(), select.EPOLLIN)
+
+    def _leave(self, inode: int) -> None:
+        watch = self._watches.pop(inode)
+        self._poll.unregister(watch.fileno())
+        watch.close()
+
+    def _give_up(self, watch: Watch, exc: OSError) -> None:
+        """It is entered anew, with all that belongs to it, if it is still there."""
+        self._complain(f"cannot read network namespace {watch.inode} ({exc.strerror})")
+        self._leave(watch.inode)
+
+    def _entries_of(self, gone: set[int]) -> Iterator[tuple[bytes, bytes]]:
+        entries = self._now_adopted.table.entries()
+        return (entry for entry in entries if flow_table.netns_of(entry[0]) in gone)
+
+    def _close_remains(self) -> None:
+        """Some entries of namespaces that are gone: events of the others do not wait for all."""
+        if not self._gone:
+            return
+        table, count = self._now_adopted.table, 0
+        for key, value in islice(self._remains, _TURN):
+            table.close(key, value)
+            count += 1
+        if count < _TURN:
+            self._gone = set()
+            self._next_look = 0.0
+
+    # --- comparing with the kernel's table ----------------------------------------------------
+
+    def _compare(self, due: list[Watch]) -> None:
+        """Takes in what is in the kernel's table, and closes what is not any more.
+
+        Events wait meanwhile: whatever they say is younger than what the dump says.
+        """
+        begin, start_ns = time.monotonic(), time.monotonic_ns()
+        self._generation = next_pass(self._generation)
+        seen = {}
+        for watch in due:
+            try:
+                self._see_all(watch)
+            except Reloaded:
+                self._leave(watch.inode)  # in the midst of the kernel's answer
+                raise
+            except OSError as exc:
+                self._give_up(watch, exc)
+                continue
+            watch.unannounced = 0
+            seen[watch.inode] = watch
+        self._close_stale(seen, start_ns)
+        self._count(comparisons=len(seen))
+        now = time.monotonic()
+        for watch in seen.values():
+            pause = _COMPARE_SOON if watch.unannounced or watch.is_silent else _COMPARE
+            watch.due = now + max(pause, (now - begin) / _SHARE)
+        self._taken_in = True
+
+    def _see_all(self, watch: Watch) -> None:
+        table = self._now_adopted.table
+        for number, flow in enumerate(watch.dump()):
+            table.see(watch.inode, flow, self._generation)
+            if number % _TURN == 0:
+                self._breathe()
+
+    def _close_stale(self, seen: dict[int, Watch], start_ns: int) -> None:
+        table, repaired = self._now_adopted.table, 0
+        for number, (key, value) in enumerate(table.entries()):
+            if number % _TURN == 0:
+                self._breathe()
+            inode = flow_table.netns_of(key)
+            watch = seen.get(inode)
+            if watch is None:
+                # Of a namespace that is gone, and not known to be
+                if inode not in self._watches and inode not in self._gone:
+                    repaired += table.close(key, value)
+            elif value[GENERATION_OFFSET] == self._generation:
+                watch.unannounced += bool(value[FLAGS_OFFSET] & FLAG_SEEDED)
+            elif flow_table.is_stale(value, self._generation, start_ns):
+                repaired += self._close_if_gone(watch, key, value)
+        self._count(repaired=repaired)
+
+    def _close_if_gone(self, watch: Watch, key: bytes, value: bytes) -> bool:
+        """A dump may pass over a flow while the table is resized: so it is asked for by itself."""
+        table = self._now_adopted.table
+        try:
+            flow = watch.find(key)
+        except OSError:
+            return False  # the next comparison will tell
+        if flow is not None and table.is_wanted(flow) and key in flow.keys(watch.inode):
+            table.see(watch.inode, flow, self._generation)
+            return False
+        return table.close(key, value)
+
+
+class Superseded(Exception):
+    """Another process follows."""
+
+
+class Reloaded(Exception):
+    """Something else is loaded than what is followed."""

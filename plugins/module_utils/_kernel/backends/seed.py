@@ -1,0 +1,200 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take-in of the flows that exist before the tracker does.
+
+The loader asks each namespace for a dump of its conntrack table and throws the answer away: the
+seed program sits on ctnetlink_fill_info() and writes each flow that goes by, with its address.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from typing import Callable, Iterator
+
+from ..bpf import bpf
+from ..conntrack import netns
+from ..conntrack.layout import GENERATION_OFFSET, KEY, LOAD, VALUE
+from ..errors import LoaderError
+
+NETLINK_NETFILTER = 12
+# linux/netfilter/nfnetlink_conntrack.h: subsystem CTNETLINK, message IPCTNL_MSG_CT_GET
+_CT_GET = (1 << 8) | 1
+_NLM_F_REQUEST_DUMP = 0x1 | 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_HEADER = struct.Struct("=IHHII")
+
+_COUNT_FILE = "/proc/sys/net/netfilter/nf_conntrack_count"
+
+# Two passes a round; a second round is rare
+MAX_ROUNDS = 4
+
+
+def random_portid() -> int:
+    """A netlink port id that no process gets by default (those are pids)."""
+    return int(struct.unpack("=I", os.urandom(4))[0]) | 0x80000000
+
+
+def drain_dump(portid: int) -> None:
+    """Asks the calling thread's namespace for its table and reads the answer to its end.
+
+    Flows that come or go meanwhile are the insert and delete programs' business.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
+        sock.bind((portid, 0))
+        sock.settimeout(30)
+        # nfgenmsg: any family, version 0
+        request = _HEADER.pack(20, _CT_GET, _NLM_F_REQUEST_DUMP, 1, portid) + bytes(4)
+        sock.sendto(request, (0, 0))
+        buffer = bytearray(1 << 16)
+        while True:
+            size = sock.recv_into(buffer)
+            # DONE and ERROR come at the start of a datagram of their own or at its end
+            if _ends(memoryview(buffer)[:size]):
+                return
+
+
+def _ends(datagram: memoryview) -> bool:
+    offset = 0
+    while offset + _HEADER.size <= len(datagram):
+        length, kind, _flags, _seq, _pid = _HEADER.unpack_from(datagram, offset)
+        if kind == _NLMSG_DONE:
+            return True
+        if kind == _NLMSG_ERROR:
+            errno = -struct.unpack_from("=i", datagram, offset + 16)[0]
+            raise OSError(errno, os.strerror(errno))
+        if length < _HEADER.size:
+            break
+        offset += (length + 3) & ~3
+    return False
+
+
+def next_pass(number: int) -> int:
+    """The number after `number`: 1 to 255, and round again; 0 stands for no pass."""
+    return number % 255 + 1
+
+
+def _drain_if_any(portid: int) -> None:
+    # A dump walks the table of all namespaces, so the empty ones are spared it
+    with open(_COUNT_FILE, encoding="ascii") as stream:
+        if stream.read().strip() != "0":
+            drain_dump(portid)
+
+
+class MapCalls:
+    """What a load does to whole maps, by map system calls."""
+
+    def __init__(self, tell: Callable[[bytes], None] = lambda _load: None) -> None:
+        self._tell = tell
+
+    def set_pass(self, number: int) -> None:
+        """Tells the seed program which pass it is."""
+        self._tell(LOAD.pack(0, 0, number))
+
+    def stale(self, fd: int, start_ns: int, last: int) -> Iterator[tuple[bytes, bytes]]:
+        """Entries made before `start_ns` that pass `last` did not come by."""
+        for key, value in bpf.map_entries(fd):
+            if value[GENERATION_OFFSET] != last and VALUE.unpack(value)[1] < start_ns:
+                yield key, value
+
+    def copy(self, from_fd: int, to_fd: int, since_ns: int = 0) -> None:
+        """Copies what fits from one map to another of the same shape; entries there are kept.
+
+        With `since_ns`, only flows that were closed then or later.
+        """
+        for key, value in bpf.map_entries(from_fd):
+            if VALUE.unpack(value)[2] < since_ns:
+                continue
+            try:
+                bpf.map_update(to_fd, key, value, bpf.NOEXIST)
+            except FileExistsError:
+                continue
+            except OSError as exc:
+                if exc.errno == bpf.E2BIG:
+                    return
+                raise
+
+
+class MapIterators(MapCalls):
+    """The same inside of the kernel, by the object's iterators.
+
+    That is quicker, and a map system call makes its CPU miss flows that an interrupt inserts
+    (see `reading`).
+    """
+
+    def __init__(
+        self, tell: Callable[[bytes], None], stale_program: int, copy_program: int
+    ) -> None:
+        super().__init__(tell)
+        self._stale_program = stale_program
+        self._copy_program = copy_program
+
+    def stale(self, fd: int, start_ns: int, last: int) -> Iterator[tuple[bytes, bytes]]:
+        self._tell(LOAD.pack(0, start_ns, last))
+        return bpf.split_entries(self._run(self._stale_program, fd), KEY.size, VALUE.size)
+
+    def copy(self, from_fd: int, _to_fd: int, since_ns: int = 0) -> None:
+        # Each entry goes to the object's own map of its kind, which is what `_to_fd` is
+        self._tell(LOAD.pack(since_ns, 0, 0))
+        for _piece in self._run(self._copy_program, from_fd):
+            pass
+
+    def _run(self, program: int, map_fd: int) -> Iterator[bytes]:
+        with bpf.closing(bpf.iterator_link(program, map_fd)) as link:
+            yield from bpf.run_iterator(link)
+
+
+def take_in(live_fd: int, maps: MapCalls, portid: int, last: int) -> int:
+    """Takes in every namespace's flows and removes entries of flows that are no more.
+
+    `last` is the number of the last pass that was ever made over this map. Returns the last one's
+    number now. Raises LoaderError if a namespace cannot be read; one that disappears meanwhile is
+    passed over.
+    """
+    visited: set[int] = set()
+    for _round in range(MAX_ROUNDS):
+        start_ns = time.monotonic_ns()
+        for _pass in range(2):
+            last = next_pass(last)
+            maps.set_pass(last)
+            visited = _one_pass(portid)
+        if not _remove(live_fd, maps.stale(live_fd, start_ns, last), visited):
+            break
+        # A removed entry may have stood in the way of a flow that now owns its tuple
+    return last
+
+
+def _one_pass(portid: int) -> set[int]:
+    """Dumps every namespace; the inode numbers of those that were there."""
+    visited = set()
+    for inode, path in netns.find().items():
+        try:
+            netns.run_inside(path, lambda: _drain_if_any(portid))
+            visited.add(inode)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            if not os.path.exists(path):
+                continue
+            raise LoaderError(
+                f"cannot read the conntrack table of namespace {inode} ({exc.strerror}): "
+                "existing flows would be missing, so nothing was loaded"
+            ) from None
+    return visited
+
+
+def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: set[int]) -> int:
+    """Removes stale entries; their number.
+
+    Only in the namespaces that were visited: one that nothing but an open descriptor keeps alive
+    cannot be found, and its entries are as good as ever.
+    """
+    removed = 0
+    for key, value in stale:
+        # Read again: a successor may have taken the tuple since
+        if KEY.unpack(key)[0] in visited and bpf.map_lookup(live_fd, key, VALUE.size) == value:
+            removed += bpf.map_delete(live_fd, key)
+    return removed

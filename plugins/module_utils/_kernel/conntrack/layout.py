@@ -1,0 +1,76 @@
+# Copyright: (c) 2026, btfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The maps' binary layout: the same numbers as bpf/conntrack.h, which says what they mean."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from ..bpf import bpf
+
+LIVE = "conntrack_live"
+CLOSED = "conntrack_closed"
+COUNTERS_MAP = "counters"
+
+# struct conntrack_key: netns, zone, family, protocol, saddr, daddr, sport, dport
+KEY = struct.Struct("=IHBB16s16sHH")
+# struct conntrack_value: ct, created, closed, saddr, daddr, sport, dport, zone, flags, generation
+VALUE = struct.Struct("=QQQ16s16sHHHBB")
+FLAGS_OFFSET = 62
+GENERATION_OFFSET = 63
+# struct conntrack_load: copy_since_ns, stale_before_ns, generation
+LOAD = struct.Struct("=QQQ")
+
+FLAG_ORIG = 1
+FLAG_SEEDED = 2
+
+# enum conntrack_counter, in order
+COUNTERS = (
+    "insert_hits",
+    "insert_untranslated",
+    "insert_disabled",
+    "insert_read_failed",
+    "inserted",
+    "live_full",
+    "live_update_failed",
+    "delete_hits",
+    "delete_read_failed",
+    "deleted",
+    "delete_successor",
+    "closed_update_failed",
+    "seed_hits",
+    "seeded",
+)
+
+
+class MapShape(NamedTuple):
+    """What a pinned map has to look like to be one of ours."""
+
+    type: int
+    key_size: int
+    value_size: int
+
+
+SHAPES = {
+    LIVE: MapShape(bpf.HASH, KEY.size, VALUE.size),
+    CLOSED: MapShape(bpf.LRU_HASH, KEY.size, VALUE.size),
+    COUNTERS_MAP: MapShape(bpf.PERCPU_ARRAY, 4, 8),
+}
+
+
+def possible_cpus() -> int:
+    """How many slots a per-CPU value has (/sys/devices/system/cpu/possible)."""
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as stream:
+        return int(stream.read().strip().replace("-", ",").split(",")[-1]) + 1
+
+
+def read_counters(fd: int) -> dict[str, int]:
+    """The counters, each summed over all CPUs."""
+    size = 8 * possible_cpus()
+    result = {}
+    for index, name in enumerate(COUNTERS):
+        raw = bpf.map_lookup(fd, struct.pack("=I", index), size) or b""
+        result[name] = sum(struct.unpack(f"={len(raw) // 8}Q", raw))
+    return result
