@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Layout of the object's maps, shared with user space: plugins/module_utils/_kernel/conntrack/layout.py
- * holds the same numbers, and a unit test compares the two through the object's own BTF.
- * A change here raises CONNTRACK_LAYOUT, so that a loader never reads maps that it misunderstands.
+ * Layout of the object's maps, shared with user space:
+ * plugins/module_utils/_kernel/conntrack/layout.py holds the same numbers, and a unit test compares
+ * the two through the object's own BTF. A change here raises CONNTRACK_LAYOUT, so that a loader
+ * never reads maps that it misunderstands.
  */
 #ifndef BTFLEET_CONNTRACK_H
 #define BTFLEET_CONNTRACK_H
