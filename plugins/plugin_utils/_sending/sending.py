@@ -11,17 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-FILES = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))),
-    "roles",
-    "conntracker",
-    "files",
-)
+_COLLECTION = Path(__file__).resolve().parents[3]
+FILES = str(_COLLECTION / "roles" / "conntracker" / "files")
 
 _OBJECT = re.compile(r"conntrack-([a-z0-9_]+)\.bpf\.o")
 
