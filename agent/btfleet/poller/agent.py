@@ -66,15 +66,18 @@ class Agent:
         self._now = now
         self._store = store or Store(wanted_path=os.path.join(settings.state_folder, WANTED))
         self._first_root = _first_root(settings.director_root)
-        self._lock = _lock_folder(settings.state_folder)
-        self._repository = StateRepository(settings.state_folder)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_lock_folder(settings.state_folder))
+            self._repository = StateRepository(settings.state_folder)
+            stack.callback(self._repository.close)
+            stored, states = self._repository.load(), self._repository.load_states()
+            self._held = stack.pop_all()
         if self._repository.damage:
             log.warning(
                 "%s was no state (%s): it was set aside, and all is fetched anew",
                 self._repository.path,
                 self._repository.damage,
             )
-        stored = self._repository.load()
         self.trusted = self._restore(stored)
         # Configs are handed out only once it is known which there are
         self._knows_configs = self.trusted.targets is not None
@@ -84,7 +87,7 @@ class Agent:
         self._frozen = ""
         self._storage_error = ""
         self._storage_limit = LogLimit()
-        self.book = StateBook(self._repository.load_states(), now)
+        self.book = StateBook(states, now)
         self.maps = Maps(pins)
         self._log_level = "info"
         self._interval = float(settings.poll_interval_seconds)
@@ -156,8 +159,7 @@ class Agent:
 
     def close(self) -> None:
         """Lets go of the state folder."""
-        self._repository.close()
-        self._lock.close()
+        self._held.close()
 
     def _tick(self) -> None:
         self._alive()
@@ -364,9 +366,16 @@ def _lock_folder(folder: str) -> IO[str]:
             f"another agent has the state folder {folder}: stop it first "
             "(`systemctl stop btfleet-agent.service`)"
         ) from None
-    for name in os.listdir(folder):
-        if name.startswith(_UNFINISHED):
-            os.unlink(os.path.join(folder, name))
+    try:
+        for name in os.listdir(folder):
+            if name.startswith(_UNFINISHED):
+                os.unlink(os.path.join(folder, name))
+    except OSError as exc:
+        lock.close()
+        raise SettingsError(
+            f"what a killed agent left in {folder} cannot be removed ({exc.strerror}): give the "
+            "folder to the user of the agent"
+        ) from None
     return lock
 
 

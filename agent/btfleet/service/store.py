@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, Iterator, Mapping
 
 from btfleet.service.chain import Chain
 from btfleet.service.errors import StoreError
@@ -100,54 +100,59 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         if not self.path.exists():
             return self._create()
-        database = None
         try:
-            database = self._connect()
-            found = database.execute("PRAGMA user_version").fetchone()[0]
-            if found > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self.path} is of a newer release (schema {found}, needed: up to "
-                    f"{SCHEMA_VERSION}): start that release, or remove the file"
-                )
-            damage = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found == SCHEMA_VERSION and damage == "ok":
-                return database
-            reason = damage if found else "it was never finished"
+            with self._connected() as database:
+                reason = self._damage(database)
+                if not reason:
+                    return database
+                database.close()
         except sqlite3.OperationalError as exc:
             raise StoreError(f"cannot open {self.path} ({exc}): look at its disk") from None
         except sqlite3.DatabaseError as exc:
             reason = str(exc)
-        except StoreError:
-            if database:
-                database.close()
-            raise
-        if database:
-            database.close()
         self._move(reason)
         return self._create()
 
+    def _damage(self, database: sqlite3.Connection) -> str:
+        """What is wrong with it, empty if nothing; raises StoreError for a newer release's."""
+        found = database.execute("PRAGMA user_version").fetchone()[0]
+        if found > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} is of a newer release (schema {found}, needed: up to "
+                f"{SCHEMA_VERSION}): start that release, or remove the file"
+            )
+        if not found:
+            return "it was never finished"
+        damage = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+        return "" if damage == "ok" else damage
+
     def _create(self) -> sqlite3.Connection:
         try:
-            database = self._connect()
-            with contextlib.closing(database.cursor()) as cursor:
+            with self._connected() as database, contextlib.closing(database.cursor()) as cursor:
                 cursor.execute("BEGIN IMMEDIATE")
                 for statement in _TABLES.split(";"):
                     cursor.execute(statement)
                 cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 cursor.execute("COMMIT")
+                return database
         except sqlite3.Error as exc:
             raise StoreError(
                 f"cannot make {self.path} ({exc}): look at its disk and at the folder's owner"
             ) from None
-        return database
 
-    def _connect(self) -> sqlite3.Connection:
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """The database, which stays open unless the block fails."""
         # The refresh and an operator's reset are different threads, one at a time
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        os.chmod(self.path, 0o600)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        return database
+        try:
+            os.chmod(self.path, 0o600)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            yield database
+        except BaseException:
+            database.close()
+            raise
 
     def _move(self, reason: str) -> None:
         kept = self.path.with_suffix(".damaged")

@@ -145,6 +145,13 @@ def test_nonsense_changes_nothing(path: str, request_: bytes) -> None:
     assert link.is_held()
 
 
+def test_a_socket_that_cannot_be_made_is_not_left_open(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="AF_UNIX path too long"):
+        holder.Holder(str(tmp_path / ("x" * 120)))
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_only_root_may_connect(path: str) -> None:
     serving(path)
     assert stat.S_IMODE(os.stat(path).st_mode) & 0o077 == 0

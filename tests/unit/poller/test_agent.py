@@ -354,6 +354,14 @@ def test_two_agents_do_not_share_a_state_folder(host: Deployed) -> None:
         host.agent()
 
 
+def test_an_agent_that_cannot_start_lets_the_state_folder_go(host: Deployed) -> None:
+    (host.folder / "state/state.db").mkdir()
+    with pytest.raises(StorageError, match="unable to open database file"):
+        host.agent()
+    (host.folder / "state/state.db").rmdir()
+    host.agent()
+
+
 def test_a_clock_that_is_an_hour_ahead_loses_nothing(host: Deployed, director: Director) -> None:
     director.expires = NOW + 1800
     director.publish(director.files)

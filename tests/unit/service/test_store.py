@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from btfleet.service.errors import Refused, StoreError
@@ -136,6 +137,38 @@ def test_a_page_that_went_bad_is_damage(
     again = opened()
     assert again.refresh()
     assert version(opened()) == 2
+
+
+@pytest.mark.parametrize("content", [b"short", b"not a database, but long enough" * 100, None])
+def test_what_cannot_be_used_is_not_left_open(
+    refresher: Refresher,
+    opened: Opener,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+) -> None:
+    assert refresher.snapshot
+    path = Path(opened.settings.state_folder) / "store.db"
+    if content is None:
+        sql(opened, "PRAGMA user_version = 99")
+    else:
+        opened.close()
+        path.write_bytes(content)
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remembered(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        made.append(connect(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remembered)
+    if content is None:
+        with pytest.raises(StoreError, match="of a newer release"):
+            opened()
+    else:
+        opened()
+        assert len(made) == 2
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        made[0].execute("SELECT 1")
 
 
 @pytest.mark.parametrize(

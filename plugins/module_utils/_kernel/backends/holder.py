@@ -81,14 +81,18 @@ class Holder:
         os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
         draft = f"{self._path}.{os.getpid()}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        before = os.umask(0o077)
         try:
-            sock.bind(draft)
-        finally:
-            os.umask(before)
-        sock.listen(16)
-        self._inode = os.stat(draft).st_ino
-        os.rename(draft, self._path)
+            before = os.umask(0o077)
+            try:
+                sock.bind(draft)
+            finally:
+                os.umask(before)
+            sock.listen(16)
+            self._inode = os.stat(draft).st_ino
+            os.rename(draft, self._path)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def adopt(self, sets: Mapping[str, Mapping[str, int]]) -> None:

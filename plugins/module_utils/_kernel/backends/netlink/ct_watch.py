@@ -141,7 +141,11 @@ def _open() -> socket.socket:
     sock = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
     )
-    sock.bind((0, 0))
+    try:
+        sock.bind((0, 0))
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
