@@ -13,7 +13,7 @@ from btfleet.poller.put_off import put_off
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0 if a tracker is loaded and all is as recorded, else 1."""
+    """Exit code 0 if a tracker is loaded, as recorded, and all namespaces are seen, else 1."""
     status = read()
     put_off()
     agent = agent_status.read()
@@ -34,7 +34,7 @@ def describe(status: Status, now: int) -> list[str]:
         lines.append("tracker   not loaded")
     else:
         age = agent_status.age(now - int(str(record["loaded_at"])))
-        state = "as loaded" if status.healthy else "NOT as loaded"
+        state = "NOT as loaded" if status.drift else "as loaded"
         lines.append(
             f"tracker   {state}: tier {record['tier']}, {record['lifecycle']}, "
             + (f"BTF from {record['btf_source']}, " if record["btf_source"] else "")
@@ -47,6 +47,7 @@ def describe(status: Status, now: int) -> list[str]:
             lines.append(f"held      by process {status.holder}: this kernel cannot pin links")
         lines.append(f"spec      {str(record['fingerprint'])[:12]} {_settings(record['spec'])}")
     lines += [f"drift     {text}" for text in status.drift]
+    lines += [f"unseen    {text}" for text in status.unseen]
     for name, entries in status.maps.items():
         share = 100 * entries["entries"] / max(entries["max_entries"], 1)
         lines.append(
@@ -66,7 +67,10 @@ def _follower(found: dict[str, int | bool] | None) -> list[str]:
         return []  # a line of drift says so
     parts = [
         f"by process {found['pid']}: {found['namespaces']} namespaces",
-        f"{found['unfollowed']} without events" if found["unfollowed"] else "",
+        f"{found['unfollowed']} not followed" if found["unfollowed"] else "",
+        f"{found['no_events']} without events (such as {found['silent_inode']})"
+        if found["no_events"]
+        else "",
         f"{found['events']} events",
         f"{found['overruns']} overruns, made good" if found["overruns"] else "",
         f"{found['comparisons']} comparisons with the kernel's table",

@@ -74,7 +74,7 @@ loaded:
   type: bool
   returned: success
 healthy:
-  description: Whether it is loaded and all is as it was loaded.
+  description: Whether it is loaded, as it was loaded, and the flows of all namespaces are seen.
   type: bool
   returned: success
 drift:
@@ -93,10 +93,19 @@ degraded:
 follower:
   description:
     - With tier V(netlink), the process that follows conntrack events, with C(alive), C(pid), and
-      how many C(namespaces) it follows and cannot follow (C(unfollowed)), C(events) and C(overruns)
-      it had, C(comparisons) with the kernel's table it made, and entries it C(repaired) by them.
+      how many C(namespaces) it follows and does not follow (C(unfollowed)), C(events) and
+      C(overruns) it had, C(comparisons) with the kernel's table it made, and entries it C(repaired)
+      by them.
+    - Of those that it does not follow, C(no_descriptor) are more than it may open files for and
+      C(no_entry) cannot be entered; C(unfollowed_inode) is one of them. C(no_events) is how many
+      send no events, C(silent_inode) is one of these; their flows are found by comparison alone.
     - Null with any other tier.
   type: dict
+  returned: success
+unseen:
+  description: Which flows are not seen, a line for each reason. Empty but with tier V(netlink).
+  type: list
+  elements: str
   returned: success
 owners:
   description:

@@ -300,7 +300,8 @@ class Agent:
             return _health("no tracker is loaded")
         if not is_followed(record):
             return _health("")
-        return _health("; ".join(pulse.drift(found)), f"degraded: {record.get('degraded')}")
+        wrong = pulse.drift(found) + pulse.unfollowed(found)
+        return _health("; ".join(wrong), f"degraded: {record.get('degraded')}")
 
     def state(self) -> agent_pb2.AgentState:
         """The answer to GetState."""

@@ -137,11 +137,14 @@ def _follower(found: Pulse | None) -> Iterator[Metric]:
     yield _gauge(
         "btfleet_follower_namespaces", "Network namespaces that it follows.", found.namespaces
     )
-    yield _gauge(
+    unfollowed = GaugeMetricFamily(
         "btfleet_follower_unfollowed_namespaces",
-        "Those that send no events or cannot be entered.",
-        found.unfollowed,
+        "Those whose flows are not seen (no_descriptor, no_entry), or late (no_events).",
+        labels=["reason"],
     )
+    for reason in ("no_descriptor", "no_entry", "no_events"):
+        unfollowed.add_metric([reason], getattr(found, reason))
+    yield unfollowed
     for name, text, value in (
         ("events", "Conntrack events.", found.events),
         ("overruns", "Losses of events, each made good by a comparison.", found.overruns),

@@ -138,12 +138,20 @@ def attached(host: Host, wanted: Wanted) -> Finding:
         return judge(False, expected, listed(unfollowed), wanted.rollout())
     if not _record(host.tracker) or _missing(host.tracker) or host.tracker.status.drift:
         return not_applicable(expected, "not as loaded (tracker.loaded, .pins, .foreign)")
-    out_of_reach = (host.tracker.status.follower or {}).get("unfollowed", 0)
-    if out_of_reach:
+    if host.tracker.status.unseen:
         return judge(
             False,
             expected,
-            f"{out_of_reach} network namespaces send no events or cannot be entered",
+            listed(list(host.tracker.status.unseen)),
+            "let the process follow them: `btfleet status` on the host says what is needed",
+        )
+    follower = host.tracker.status.follower or {}
+    if follower.get("no_events"):
+        return judge(
+            False,
+            expected,
+            f"{follower['no_events']} network namespaces send no events, such as "
+            f"{follower['silent_inode']}",
             "set net.netfilter.nf_conntrack_events to 2 in them (`sysctl -w`, by `ip netns exec`)",
         )
     traffic = host.tracker.traffic

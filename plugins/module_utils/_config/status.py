@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from .._kernel.backends.netlink import pulse
 from .._kernel.backends.netlink.netlink_tier import is_followed
 from .._kernel.bpf import bpf
 from .._kernel.conntrack import reading
@@ -22,8 +23,9 @@ from . import remote
 class Status:
     """`maps` gives entries and max_entries a map; `load_results` see `telemetry`; `owners` has who
     decided each setting of the spec in force (see `remote.owners_in_force`); `follower` is the sign
-    of life of the process that keeps the table in the tier netlink (see `pulse`); `holder` is the
-    process that holds the links, where one has to.
+    of life of the process that keeps the table in the tier netlink (see `pulse`), `unseen` has a
+    line for each reason why it does not follow some namespaces; `holder` is the process that holds
+    the links, where one has to.
     """
 
     record: dict[str, object] | None
@@ -33,12 +35,13 @@ class Status:
     load_results: tuple[dict[str, object], ...] = ()
     owners: dict[str, str | None] = field(default_factory=dict)
     follower: dict[str, int | bool] | None = None
+    unseen: tuple[str, ...] = ()
     holder: int | None = None
 
     @property
     def healthy(self) -> bool:
-        """Loaded, and all as recorded."""
-        return self.record is not None and not self.drift
+        """Loaded, all as recorded, and the flows of all namespaces are seen."""
+        return self.record is not None and not self.drift and not self.unseen
 
     @property
     def degraded(self) -> str | None:
@@ -87,6 +90,7 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         load_results=tuple(telemetry.read(tracker.store)),
         owners=_owners(tracker.store, loaded.record),
         follower=found.to_dict() if found else None,
+        unseen=tuple(pulse.unfollowed(found)),
         holder=tracker.holding_process() if (loaded.record or {}).get("held") else None,
     )
 

@@ -44,7 +44,8 @@ class Reading:
 
     `flows_first` and `flows_last` have the kernel's number of flows by namespace, from before and
     after the rest was read. `load_failures` counts failed loads, `agent` is
-    `config_state.agent_summary`, `disagreements` are lines of `config_state.disagreements`.
+    `config_state.agent_summary`, `disagreements` are lines of `config_state.disagreements`,
+    `unseen` those of `kernel.status`.
     """
 
     loaded: bool = False
@@ -58,6 +59,7 @@ class Reading:
     units: Mapping[str, UnitReading] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
     disagreements: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 class Expected(NamedTuple):
@@ -74,7 +76,7 @@ class Expected(NamedTuple):
 
 def problems(now: Reading, expected: Expected) -> list[str]:
     """A line for each thing that is not as it should be."""
-    lines = _tracker(now, expected)
+    lines = _tracker(now, expected) + [f"flows are not seen: {line}" for line in now.unseen]
     lines += [
         f"{name} has failed (`systemctl status {name}` says why)"
         for name, unit in now.units.items()

@@ -49,6 +49,7 @@ def read(host: Host, with_agent: bool, now: int | None = None) -> Reading:
     return Reading(
         loaded=found.record is not None,
         drift=found.drift,
+        unseen=found.unseen,
         fingerprint=str(record["fingerprint"]) if record else None,
         owners_known=None not in found.owners.values(),
         counters=found.counters,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from btfleet import __version__
 from btfleet._config.status import Status
-from btfleet._kernel.backends.netlink.pulse import Pulse
+from btfleet._kernel.backends.netlink.pulse import Pulse, unfollowed
 from btfleet._kernel.spec import Spec
 from btfleet.status_command import describe
 
@@ -68,6 +68,25 @@ def test_a_degraded_tier_says_why_and_how_its_process_does() -> None:
     ]
     dead = describe(Status(FOLLOWED, follower=Pulse().to_dict()), 1000)
     assert not [line for line in dead if line.startswith("followed")]
+
+
+def test_namespaces_that_are_not_followed_make_the_status_bad() -> None:
+    pulse = Pulse(
+        time.monotonic_ns(),
+        1,
+        77,
+        namespaces=507,
+        no_descriptor=53,
+        unfollowed_inode=4026532001,
+        no_events=2,
+        silent_inode=4026532002,
+    )
+    status = Status(FOLLOWED, follower=pulse.to_dict(), unseen=tuple(unfollowed(pulse)))
+    assert not status.healthy
+    lines = describe(status, 1000)
+    assert "507 namespaces, 53 not followed, 2 without events (such as 4026532002)" in lines[3]
+    (line,) = (line for line in lines if line.startswith("unseen"))
+    assert "53, such as 4026532001: no file descriptor is left" in line
 
 
 def test_drift_is_shown_line_by_line() -> None:

@@ -276,7 +276,7 @@ def test_a_better_tier_than_the_one_in_force_is_named() -> None:
     assert bad(replace(kprobe, facts=fentry_refused.facts)) == {}
 
 
-def _followed(drift: tuple[str, ...] = (), unfollowed: int = 0) -> Host:
+def _followed(drift: tuple[str, ...] = (), **found: Any) -> Host:
     """A host of the tier netlink, under lockdown."""
     spec = replace(SPEC, tiers=TIERS)
     made = record(
@@ -288,7 +288,7 @@ def _followed(drift: tuple[str, ...] = (), unfollowed: int = 0) -> Host:
     )
     tracker = replace(
         TRACKER,
-        status=status(record=made, drift=drift, follower={"unfollowed": unfollowed}),
+        status=status(record=made, drift=drift, **found),
         spec=spec,
         effective=remote.base_alone(spec),
         pins=tuple(sorted((*made["maps"], "follower", "loaded"))),
@@ -313,9 +313,16 @@ def test_a_table_that_nobody_keeps_is_one_finding() -> None:
 
 
 def test_namespaces_without_events_are_named() -> None:
-    host = _followed(unfollowed=2)
+    host = _followed(follower={"no_events": 2, "silent_inode": 4026531999})
     assert bad(host) == {"tracker.attached": "fail"}
-    assert finding("tracker.attached", host).actual.startswith("2 network namespaces send no")
+    actual = finding("tracker.attached", host).actual
+    assert actual == "2 network namespaces send no events, such as 4026531999"
+
+
+def test_namespaces_that_are_not_followed_are_said_with_the_reason() -> None:
+    host = _followed(unseen=("network namespaces that are not followed: 53: no descriptor",))
+    assert bad(host) == {"tracker.attached": "fail"}
+    assert "53: no descriptor" in finding("tracker.attached", host).actual
 
 
 def test_a_release_with_dependencies_is_the_wanted_one() -> None:

@@ -50,7 +50,7 @@ def message(wanted: Wanted, kind: int = NEW, zone: int = 0, orig_zone: int = 0) 
 
 
 def only(datagram: bytes) -> Flow:
-    ((_kind, flow),) = ctnetlink.messages(datagram)
+    ((_kind, flow, _number),) = ctnetlink.messages(datagram)
     assert flow is not None
     return flow
 
@@ -86,7 +86,7 @@ def test_only_the_id_of_a_ping_can_be_translated() -> None:
 
 def test_several_messages_of_a_datagram() -> None:
     found = list(ctnetlink.messages(message(MASQUERADED) + message(PING, DELETE)))
-    assert [kind for kind, _flow in found] == [NEW, DELETE]
+    assert [kind for kind, _flow, _number in found] == [NEW, DELETE]
 
 
 def test_settings_switch_ipv6_protocols_off() -> None:
@@ -113,7 +113,7 @@ def test_a_damaged_message_is_a_flow_or_none(place: int, value: int) -> None:
 def test_a_message_that_is_cut_off_is_counted_as_unread(size: int) -> None:
     raw = message(MASQUERADED)
     if size < len(raw):
-        assert [flow for _kind, flow in ctnetlink.messages(raw[:size])] == [None]
+        assert [flow for _kind, flow, _number in ctnetlink.messages(raw[:size])] == [None]
 
 
 def test_the_end_of_an_answer() -> None:
@@ -122,3 +122,13 @@ def test_the_end_of_an_answer() -> None:
     assert ctnetlink.end_of_answer(message(MASQUERADED)) is None
     assert ctnetlink.end_of_answer(message(MASQUERADED) + done) == 0
     assert ctnetlink.end_of_answer(refused) == 2
+
+
+def test_the_number_of_flows_is_asked_for_and_read() -> None:
+    # struct nlmsghdr with IPCTNL_MSG_CT_GET_STATS, struct nfgenmsg; CTA_STATS_GLOBAL_ENTRIES
+    assert ctnetlink.count_request() == struct.pack("<IHHIIBBH", 20, 0x105, 1, 1, 0, 0, 0, 0)
+    body = bytes(4) + struct.pack("<HH", 8, 1) + struct.pack(">I", 4711)
+    answer = struct.pack("<IHHII", 16 + len(body), 0x105, 0, 1, 0) + body
+    assert list(ctnetlink.messages(answer)) == [(ctnetlink.COUNT, None, 4711)]
+    without = struct.pack("<IHHII", 20, 0x105, 0, 1, 0) + bytes(4)
+    assert list(ctnetlink.messages(without)) == [(ctnetlink.COUNT, None, None)]

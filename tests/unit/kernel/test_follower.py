@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet._kernel.backends.netlink import ct_watch, follower, netlink_tier, pulse
+from btfleet._kernel.backends.netlink import ct_watch, descriptors, follower, netlink_tier, pulse
 from btfleet._kernel.backends.netlink.flow_table import FlowTable
 from btfleet._kernel.backends.netlink.follower import Follower
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.bpffs import Pins
-from btfleet._kernel.conntrack import table
+from btfleet._kernel.conntrack import netns, table
 from btfleet._kernel.conntrack.ctnetlink import Direction, Flow
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
 from btfleet._kernel.host.facts import BtfFacts, Facts
@@ -142,7 +142,8 @@ def test_ends_that_nobody_announces_are_found(
     nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
     monkeypatch.setattr(follower, "_SHARE", 1)
     tier.follow()
-    assert eventually(lambda: tier.pulse.unfollowed == 1)
+    assert eventually(lambda: tier.pulse.silent_inode == inode(nat))
+    assert tier.pulse.no_events == 1
     nat.send(0.3)
     before = nat.table()
     assert agrees(tier, nat)
@@ -150,6 +151,86 @@ def test_ends_that_nobody_announces_are_found(
     assert eventually(lambda: not tier.flows(LIVE, inode(nat)))
     assert tier.flows(CLOSED, inode(nat)) == before
     assert tier.pulse.repaired == 2 * len(before)
+
+
+def test_a_namespace_whose_events_are_switched_on_again_is_no_longer_said_to_have_none(
+    tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+    monkeypatch.setattr(follower, "_SHARE", 1)
+    tier.follow()
+    assert eventually(lambda: tier.pulse.no_events == 1)
+    nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+    assert eventually(lambda: tier.pulse.no_events == 0)
+
+
+@pytest.mark.parametrize("announced", ["destroy", "new"])
+def test_flows_whose_beginning_or_end_a_rule_masks_are_found_by_their_number(
+    tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch, announced: str
+) -> None:
+    monkeypatch.setattr(follower, "_SHARE", 1)
+    monkeypatch.setattr(follower, "_COMPARE", 3600.0)
+    nat.run(
+        "nft",
+        "add table inet mask; add chain inet mask out { type filter hook output priority -100; }; "
+        f"add rule inet mask out udp dport != 53 ct event set {announced}",
+    )
+    tier.follow()
+    first = tier.pulse.comparisons
+    nat.send(0.3)
+    assert len(nat.table()) > 100
+    assert agrees(tier, nat)
+    nat.run("conntrack", "-F")
+    assert eventually(lambda: not tier.flows(LIVE, inode(nat)))
+    assert tier.pulse.comparisons > first
+
+
+def test_as_many_namespaces_as_there_are_descriptors_for_are_followed_and_the_rest_is_said(
+    tier: Tier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "raise_limit", lambda: descriptors.RESERVE + 1)
+    with router() as one, router() as other:
+        tier.follow()
+        assert eventually(lambda: tier.pulse.no_descriptor >= 2)
+        said = tier.pulse
+        assert (said.namespaces, said.no_entry) == (1, 0)
+        assert said.unfollowed_inode in netns.find()
+        (line,) = pulse.unfollowed(said)
+        assert "no file descriptor is left" in line
+        assert inode(one) != inode(other)
+
+
+def test_a_namespace_that_cannot_be_entered_is_said_to_be_that(
+    tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, closed = netns.find, f"{nat.path[: -len('net')]}mnt"
+    number = inode(nat)
+
+    def find() -> dict[int, str]:
+        # setns(2) refuses it
+        return {**found(), number: closed}
+
+    monkeypatch.setattr(netns, "find", find)
+    tier.follow()
+    assert eventually(lambda: tier.pulse.no_entry == 1)
+    assert tier.pulse.unfollowed_inode == number
+    assert tier.pulse.no_descriptor == 0
+    (line,) = pulse.unfollowed(tier.pulse)
+    assert "cannot be entered" in line
+
+
+def test_a_path_that_leads_to_another_namespace_by_now_is_not_followed_as_this_one(
+    nat: Router,
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        ct_watch.Watch(inode(nat), "/proc/self/ns/net")
+
+
+def test_a_namespace_takes_one_descriptor(nat: Router) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    watch = ct_watch.Watch(inode(nat), nat.path)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    watch.close()
 
 
 def test_an_overrun_loses_nothing_that_lives_and_keeps_nothing_that_has_ended(

@@ -339,11 +339,14 @@ def test_metrics_of_the_tier_netlink_say_how_its_process_does(pins: Path) -> Non
     assert "btfleet_follower_alive 0.0" in text
     with bpf.closing(pulse.make_map()) as fd:
         bpf.obj_pin(fd, str(pins / pulse.PIN))
-        pulse.write(fd, Pulse(time.monotonic_ns(), 1, 2, namespaces=3, overruns=4, events=5))
+        said = Pulse(time.monotonic_ns(), 1, 2, namespaces=3, overruns=4, events=5, no_entry=6)
+        pulse.write(fd, said)
     text = text_of(AgentCollector(snapshot, Maps(str(pins))))
     assert "btfleet_follower_alive 1.0" in text
     assert "btfleet_follower_namespaces 3.0" in text
     assert "btfleet_follower_overruns_total 4.0" in text
+    assert 'btfleet_follower_unfollowed_namespaces{reason="no_entry"} 6.0' in text
+    assert 'btfleet_follower_unfollowed_namespaces{reason="no_descriptor"} 0.0' in text
 
 
 @needs_bpf

@@ -61,6 +61,10 @@ def test_a_host_that_is_well(expected: Expected) -> None:
             "the tracker is not as it was loaded: pin link_insert is missing",
         ),
         (
+            replace(WELL, unseen=("network namespaces that are not followed: 3",)),
+            "flows are not seen: network namespaces that are not followed: 3",
+        ),
+        (
             unit(BOOT, UnitReading("failed")),
             f"{BOOT} has failed (`systemctl status {BOOT}` says why)",
         ),

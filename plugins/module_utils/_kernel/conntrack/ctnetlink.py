@@ -18,7 +18,7 @@ NETLINK_NETFILTER = 12
 GROUP_NEW, GROUP_DESTROY = 1, 3
 
 _SUBSYSTEM = 1 << 8
-NEW, _GET, DELETE = _SUBSYSTEM, _SUBSYSTEM | 1, _SUBSYSTEM | 2
+NEW, _GET, DELETE, COUNT = _SUBSYSTEM, _SUBSYSTEM | 1, _SUBSYSTEM | 2, _SUBSYSTEM | 5
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _DUMP = 0x1, 0x300
 
@@ -35,6 +35,9 @@ _TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE = 1, 2, 12, 18
 _TUPLE_IP, _TUPLE_PROTO, _TUPLE_ZONE = 1, 2, 3
 _PROTO_NUM, _SRC_PORT, _DST_PORT, _ICMP_ID, _ICMP_TYPE, _ICMP_CODE = range(1, 7)
 _ICMPV6_ID, _ICMPV6_TYPE, _ICMPV6_CODE = range(7, 10)
+
+# CTA_STATS_GLOBAL_ENTRIES
+_GLOBAL_ENTRIES = 1
 
 _ICMP = (1, 58)
 _AF_INET6 = 10
@@ -89,10 +92,13 @@ class Flow(NamedTuple):
 
 
 class Message(NamedTuple):
-    """`kind` is NEW or DELETE; `flow` is None where the message could not be read."""
+    """`kind` is NEW or DELETE, or COUNT for the answer to `count_request`; `flow` is None where the
+    message could not be read, `number` is that of the flows in the namespace.
+    """
 
     kind: int
     flow: Flow | None
+    number: int | None = None
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -111,7 +117,20 @@ def messages(datagram: bytes) -> Iterator[Message]:
                 yield Message(kind, parse(datagram, offset + _HEADER.size, offset + length))
             except (Malformed, struct.error):
                 yield Message(kind, None)
+        elif kind == COUNT:
+            yield Message(kind, None, _count(datagram, offset + _HEADER.size, offset + length))
         offset += (length + 3) & ~3
+
+
+def _count(data: bytes, offset: int, end: int) -> int | None:
+    """The number of flows in an answer's body, None if it has none."""
+    try:
+        for kind, start, _stop in _attributes(data, offset + _FAMILY.size, end):
+            if kind == _GLOBAL_ENTRIES:
+                return int(_BE32.unpack_from(data, start)[0])
+    except (Malformed, struct.error):
+        pass
+    return None
 
 
 def end_of_answer(datagram: bytes) -> int | None:
@@ -200,7 +219,12 @@ def _ports(data: bytes, offset: int, end: int) -> tuple[int, int, int]:
 
 def dump_request() -> bytes:
     """Asks for the whole table of a namespace."""
-    return _request(_REQUEST | _DUMP, 0, b"")
+    return _request(_GET, _REQUEST | _DUMP, 0, b"")
+
+
+def count_request() -> bytes:
+    """Ask for the number of flows in a namespace (IPCTNL_MSG_CT_GET_STATS, 3.6)."""
+    return _request(COUNT, _REQUEST, 0, b"")
 
 
 def get_request(key: bytes) -> bytes:
@@ -218,13 +242,13 @@ def get_request(key: bytes) -> bytes:
         ports += _attribute(_SRC_PORT, _BE16.pack(sport)) + _attribute(_DST_PORT, _BE16.pack(dport))
     wanted = _nest(_TUPLE_IP, addresses) + _nest(_TUPLE_PROTO, ports)
     return _request(
-        _REQUEST, family, _nest(_TUPLE_ORIG, wanted) + _attribute(_ZONE, _BE16.pack(zone))
+        _GET, _REQUEST, family, _nest(_TUPLE_ORIG, wanted) + _attribute(_ZONE, _BE16.pack(zone))
     )
 
 
-def _request(flags: int, family: int, attributes: bytes) -> bytes:
+def _request(kind: int, flags: int, family: int, attributes: bytes) -> bytes:
     body = _FAMILY.pack(family, 0, 0) + attributes
-    return _HEADER.pack(_HEADER.size + len(body), _GET, flags, 1, 0) + body
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:

@@ -1,27 +1,36 @@
 # Copyright: (c) 2026, btfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A network namespace whose conntrack events are listened to, and whose table can be asked for."""
+"""A network namespace whose conntrack events are listened to, and whose table can be asked for.
+
+One descriptor per namespace stays open, the socket that events come to: it leads back into its
+namespace (SIOCGSKNS), so a socket to ask with is opened when there is something to ask.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from typing import Callable, Iterator, TypeVar
 
+from ...bpf import bpf
 from ...conntrack import ctnetlink, netns
 from ...conntrack.ctnetlink import GROUP_DESTROY, GROUP_NEW, NETLINK_NETFILTER, Flow, Message
+from .balance import Balance
 
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 1, 2
 _SO_RCVBUFFORCE = 33
+# linux/sockios.h, 4.10
+_SIOCGSKNS = 0x894C
 # Taken only while events wait: some ten seconds of a thousand flows a second
 _BUFFER = 32 << 20
 _DATAGRAM = 1 << 16
 _ANSWER_SECONDS = 30
 
-_EVENTS_FILE = "/proc/sys/net/netfilter/nf_conntrack_events"
+_FILES = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
 _Result = TypeVar("_Result")
@@ -32,47 +41,32 @@ class Overrun(Exception):
 
 
 class Watch:
-    """Sockets in one namespace. They keep it alive, so it has to be closed once it is not found
-    any more. Raises OSError if the namespace cannot be entered or listened to.
+    """A socket in one namespace. It keeps that alive, so it has to be closed once the namespace is
+    not found any more. Raises OSError if the namespace cannot be entered or listened to, and
+    FileNotFoundError if it is another one by now.
     """
 
     def __init__(self, inode: int, path: str) -> None:
         self.inode = inode
         # Flows that the last dump found and no event had announced: their end may go unannounced
         self.unannounced = 0
-        # When it is to be compared with the kernel's table next (monotonic seconds)
+        # When it is to be compared with the kernel's table next (monotonic seconds; 0: at once)
         self.due = 0.0
-        self._path = path
-        self._query: socket.socket | None = None
+        self.balance = Balance()
         self.is_silent = False
-        self._events = self._inside(self._listen)
-        try:
-            self._query = self._inside(_open)
-            self._query.settimeout(_ANSWER_SECONDS)
-            self.is_silent = self._inside(_is_silent)
-        except BaseException:
-            self.close()
-            raise
+        self._events = netns.run_inside(path, self._begin)
+
+    def _begin(self) -> socket.socket:
+        if os.stat("/proc/thread-self/ns/net").st_ino != self.inode:
+            raise FileNotFoundError(errno.ENOENT, "it leads to another namespace by now")
+        self.is_silent = _read("events") == 0
+        return _listen()
 
     def _inside(self, function: Callable[[], _Result]) -> _Result:
-        if netns.own() == self.inode:
-            return function()
-        return netns.run_inside(self._path, function)
-
-    def _listen(self) -> socket.socket:
-        sock = _open()
-        try:
-            sock.setblocking(False)
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-            except PermissionError:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            for group in (GROUP_NEW, GROUP_DESTROY):
-                sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        """Run it in the namespace of the socket, whatever has become of its path."""
+        namespace = fcntl.ioctl(self._events.fileno(), _SIOCGSKNS)
+        with bpf.closing(namespace):
+            return netns.run_inside(f"/proc/self/fd/{namespace}", function)
 
     def fileno(self) -> int:
         """Of the socket that events come to."""
@@ -82,13 +76,20 @@ class Watch:
         """Events that have come, of up to `most` datagrams; raises Overrun where some are lost."""
         return _messages(self._events, most)
 
+    def ask_count(self) -> None:
+        """Ask for the number of flows: the answer stands among the events, where it belongs."""
+        try:
+            self._events.sendto(ctnetlink.count_request(), (0, 0))
+        except OSError:  # no room for the answer: the next one will tell
+            return
+
     def renew(self) -> Iterator[Message]:
         """After an overrun: listens anew, then gives what the former socket still has.
 
         What came to the new socket meanwhile waits there. So a dump that is made after this is
         younger than every event that was given, and older than none that is lost.
         """
-        former, self._events = self._events, self._inside(self._listen)
+        former, self._events = self._events, self._inside(_listen)
         try:
             for group in (GROUP_NEW, GROUP_DESTROY):
                 former.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, group)
@@ -101,11 +102,35 @@ class Watch:
         finally:
             former.close()
 
+    def query(self) -> Query:
+        """A way to ask for flows, to be closed. Raises OSError."""
+
+        def begin() -> Query:
+            self.is_silent = _read("events") == 0
+            return Query(_open(), _read("count"))
+
+        return self._inside(begin)
+
+    def close(self) -> None:
+        """Lets the namespace go."""
+        self._events.close()
+
+
+class Query:
+    """A socket to ask a namespace with, which had `count` flows when it was opened."""
+
+    def __init__(self, sock: socket.socket, count: int) -> None:
+        self.count = count
+        self._socket = sock
+        self._socket.settimeout(_ANSWER_SECONDS)
+
     def dump(self) -> Iterator[Flow | None]:
         """The namespace's table; None for a flow that could not be read. Raises OSError."""
-        query = self._ask(ctnetlink.dump_request())
+        if not self.count:  # a dump walks the table of all namespaces
+            return
+        self._socket.sendto(ctnetlink.dump_request(), (0, 0))
         while True:
-            datagram = query.recv(_DATAGRAM)
+            datagram = self._socket.recv(_DATAGRAM)
             for message in ctnetlink.messages(datagram):
                 yield message.flow
             code = ctnetlink.end_of_answer(datagram)
@@ -116,7 +141,8 @@ class Watch:
 
     def find(self, key: bytes) -> Flow | None:
         """The flow that has this key now, None if there is none. Raises OSError."""
-        datagram = self._ask(ctnetlink.get_request(key)).recv(_DATAGRAM)
+        self._socket.sendto(ctnetlink.get_request(key), (0, 0))
+        datagram = self._socket.recv(_DATAGRAM)
         code = ctnetlink.end_of_answer(datagram)
         if code == errno.ENOENT:
             return None
@@ -124,17 +150,33 @@ class Watch:
             raise OSError(code, os.strerror(code))
         return next((message.flow for message in ctnetlink.messages(datagram)), None)
 
-    def _ask(self, request: bytes) -> socket.socket:
-        if self._query is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self._query.sendto(request, (0, 0))
-        return self._query
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class Queries:
+    """Queries of many namespaces, each opened once, and few open at a time."""
+
+    _MOST = 32
+
+    def __init__(self) -> None:
+        self._open: dict[int, Query] = {}
+
+    def of(self, watch: Watch) -> Query:
+        """One for this namespace. Raises OSError."""
+        found = self._open.get(watch.inode)
+        if found is None:
+            if len(self._open) >= self._MOST:
+                self.close()
+            found = self._open[watch.inode] = watch.query()
+        return found
 
     def close(self) -> None:
-        """Lets the namespace go."""
-        self._events.close()
-        if self._query is not None:
-            self._query.close()
+        """Close all of them."""
+        for query in self._open.values():
+            query.close()
+        self._open = {}
 
 
 def _open() -> socket.socket:
@@ -149,10 +191,26 @@ def _open() -> socket.socket:
     return sock
 
 
-def _is_silent() -> bool:
-    """Whether the namespace sends no events at all."""
-    with open(_EVENTS_FILE, encoding="ascii") as stream:
-        return stream.read().strip() == "0"
+def _listen() -> socket.socket:
+    sock = _open()
+    try:
+        sock.setblocking(False)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        for group in (GROUP_NEW, GROUP_DESTROY):
+            sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _read(name: str) -> int:
+    """A number of the caller's namespace: `events` (0: it sends none), or `count` of flows."""
+    with open(_FILES + name, encoding="ascii") as stream:
+        return int(stream.read())
 
 
 def _messages(sock: socket.socket, most: int | None) -> Iterator[Message]:

@@ -16,13 +16,14 @@ import select
 import sys
 import time
 from concurrent import futures
+from contextlib import closing
 from itertools import chain, islice
 from typing import Iterator
 
 from ...bpf import bpf
 from ...bpf.bpffs import FOLDER, RECORD, Pins
 from ...conntrack import netns, record_map
-from ...conntrack.ctnetlink import NEW, Message
+from ...conntrack.ctnetlink import COUNT, NEW, Message
 from ...conntrack.layout import (
     CLOSED,
     COUNTERS_MAP,
@@ -33,8 +34,8 @@ from ...conntrack.layout import (
 )
 from ...spec import NETLINK, Spec
 from ..seed import next_pass
-from . import flow_table, pulse
-from .ct_watch import Overrun, Watch
+from . import descriptors, flow_table, pulse
+from .ct_watch import Overrun, Queries, Watch
 from .flow_table import FlowTable
 from .pulse import Pulse
 
@@ -46,11 +47,19 @@ _TICK = 0.25
 _LOOK_FOR_NAMESPACES = 1.0
 # Between comparisons with the kernel's table: where all flows were announced, and where not
 _COMPARE, _COMPARE_SOON = 60.0, 1.0
+# Between looks at the kernel's numbers of flows: at the least, and per namespace
+_COUNT, _COUNT_EACH = 1.0, 0.002
 # The most of a CPU that comparisons, and looking for namespaces, may take
 _SHARE = 0.02
+# The least that is compared in a row
+_COMPARE_FOR = 0.05
+# When namespaces are due whose number of flows is not what it should be: before the others
+_OFF = 1.0
 # Datagrams of one namespace, or entries to close, before others have their turn
 _TURN = 256
 _COMPLAIN = 60.0
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class Adopted:
@@ -90,7 +99,9 @@ class Follower:
         self._owner = int.from_bytes(os.urandom(8), "little") | 1
         self._adopted: Adopted | None = None
         self._watches: dict[int, Watch] = {}
-        self._unreachable: dict[int, str] = {}
+        # Namespaces that are there and not followed: inode to errno
+        self._unreachable: dict[int, int] = {}
+        self._most_watches = descriptors.raise_limit() - descriptors.RESERVE
         # Namespaces that are gone, and their entries that are still to be closed
         self._gone: set[int] = set()
         self._remains: Iterator[tuple[bytes, bytes]] = iter(())
@@ -98,7 +109,9 @@ class Follower:
         self._generation = 0
         self._pulse = Pulse()
         self._taken_in = False
-        self._next_look = self._next_beat = 0.0
+        self._next_look = self._next_beat = self._next_count = self._next_compare = 0.0
+        # How long it took to go through the live entries
+        self._walk_took = 0.0
         self._complained = 0.0
         # Tells at once when a namespace's mount goes; its sockets here would keep it alive
         self._mounts = open("/proc/self/mountinfo", "rb")  # noqa: SIM115 kept open
@@ -178,10 +191,16 @@ class Follower:
         if pulse.read(adopted.pulse_fd).owner != self._owner:
             raise Superseded
         adopted.table.save_counts()
+        full = sum(code in _NO_DESCRIPTOR for code in self._unreachable.values())
+        silent = [inode for inode, watch in self._watches.items() if watch.is_silent]
         self._pulse = self._pulse._replace(
             beat_ns=time.monotonic_ns() if self._taken_in else self._pulse.beat_ns,
             namespaces=len(self._watches),
-            unfollowed=len(self._unreachable) + sum(w.is_silent for w in self._watches.values()),
+            no_descriptor=full,
+            no_entry=len(self._unreachable) - full,
+            no_events=len(silent),
+            unfollowed_inode=min(self._unreachable, default=0),
+            silent_inode=min(silent, default=0),
         )
         pulse.write(adopted.pulse_fd, self._pulse)
         self._next_beat = time.monotonic() + _TICK
@@ -217,8 +236,8 @@ class Follower:
         for watch in [one for one in self._watches.values() if one.fileno() in ready]:
             self._take_events(watch)
         self._close_remains()
-        now = time.monotonic()
-        due = [watch for watch in self._watches.values() if watch.due <= now]
+        self._ask_counts()
+        due = self._due()
         if due or not self._taken_in:
             self._compare(due if self._taken_in else list(self._watches.values()))
         self._beat()
@@ -246,13 +265,29 @@ class Follower:
         table, inode, count = self._now_adopted.table, watch.inode, 0
         try:
             for message in messages:
+                if message.kind == COUNT:
+                    if message.number is not None and watch.balance.is_off(message.number):
+                        watch.due = min(watch.due, _OFF)
+                    continue
                 count += 1
                 if message.kind == NEW:
                     table.insert(inode, message.flow)
+                    watch.balance.saw(1)
                 else:
                     table.delete(inode, message.flow)
+                    watch.balance.saw(-1)
         finally:
             self._count(events=count)
+
+    def _ask_counts(self) -> None:
+        """Ask the namespaces that announce their flows for their number, now and then."""
+        now = time.monotonic()
+        if now < self._next_count or not self._taken_in:
+            return
+        for watch in self._watches.values():
+            if not watch.is_silent:
+                watch.ask_count()
+        self._next_count = now + max(_COUNT, _COUNT_EACH * len(self._watches))
 
     # --- namespaces ---------------------------------------------------------------------------
 
@@ -275,12 +310,14 @@ class Follower:
 
     def _enter(self, inode: int, path: str) -> None:
         try:
+            if len(self._watches) >= self._most_watches:
+                raise OSError(errno.EMFILE, "no file descriptor is left for it")
             watch = Watch(inode, path)
         except FileNotFoundError:  # gone meanwhile
             return
         except OSError as exc:
             if os.path.exists(path):
-                self._unreachable[inode] = str(exc.strerror)
+                self._unreachable[inode] = exc.errno or 0
                 self._complain(f"cannot follow network namespace {inode} ({exc.strerror})")
             return
         self._watches[inode] = watch
@@ -314,6 +351,15 @@ class Follower:
 
     # --- comparing with the kernel's table ----------------------------------------------------
 
+    def _due(self) -> list[Watch]:
+        """Namespaces to compare now, most urgent first."""
+        now = time.monotonic()
+        limit = now if now >= self._next_compare else 0.0
+        return sorted(
+            (watch for watch in self._watches.values() if watch.due <= limit),
+            key=lambda watch: watch.due,
+        )
+
     def _compare(self, due: list[Watch]) -> None:
         """Takes in what is in the kernel's table, and closes what is not any more.
 
@@ -321,35 +367,49 @@ class Follower:
         """
         begin, start_ns = time.monotonic(), time.monotonic_ns()
         self._generation = next_pass(self._generation)
-        seen = {}
+        seen, found = {}, set()
         for watch in due:
+            late = time.monotonic() - begin > max(_COMPARE_FOR, self._walk_took)
+            if late and watch.due and self._taken_in:
+                break  # the rest has its turn later
             try:
-                self._see_all(watch)
-            except Reloaded:
-                self._leave(watch.inode)  # in the midst of the kernel's answer
-                raise
+                if self._see_all(watch):
+                    found.add(watch.inode)
             except OSError as exc:
                 self._give_up(watch, exc)
                 continue
             watch.unannounced = 0
             seen[watch.inode] = watch
-        self._close_stale(seen, start_ns)
+        walk = time.monotonic()
+        with closing(Queries()) as queries:
+            found |= self._close_stale(seen, start_ns, queries)
         self._count(comparisons=len(seen))
         now = time.monotonic()
+        self._walk_took = now - walk
+        if self._taken_in:  # the first one has to be done, however long it takes
+            self._next_compare = now + (now - begin) / _SHARE
         for watch in seen.values():
-            pause = _COMPARE_SOON if watch.unannounced or watch.is_silent else _COMPARE
-            watch.due = now + max(pause, (now - begin) / _SHARE)
+            has_more = watch.unannounced or watch.is_silent or watch.inode in found
+            watch.due = now + (_COMPARE_SOON if has_more else _COMPARE)
+            watch.balance.was_compared(watch.inode in found)
         self._taken_in = True
 
-    def _see_all(self, watch: Watch) -> None:
+    def _see_all(self, watch: Watch) -> bool:
+        """Whether there were flows that no event had announced."""
         table = self._now_adopted.table
-        for number, flow in enumerate(watch.dump()):
-            table.see(watch.inode, flow, self._generation)
-            if number % _TURN == 0:
-                self._breathe()
+        before = table.counts["seeded"]
+        with closing(watch.query()) as query:
+            for number, flow in enumerate(query.dump()):
+                table.see(watch.inode, flow, self._generation)
+                if number % _TURN == 0:
+                    self._breathe()
+        if not watch.is_silent:
+            watch.ask_count()  # what the balance begins with
+        return table.counts["seeded"] != before
 
-    def _close_stale(self, seen: dict[int, Watch], start_ns: int) -> None:
-        table, repaired = self._now_adopted.table, 0
+    def _close_stale(self, seen: dict[int, Watch], start_ns: int, queries: Queries) -> set[int]:
+        """Close the entries of flows that have ended; return the namespaces that had some."""
+        table, repaired, found = self._now_adopted.table, 0, set()
         for number, (key, value) in enumerate(table.entries()):
             if number % _TURN == 0:
                 self._breathe()
@@ -361,15 +421,19 @@ class Follower:
                     repaired += table.close(key, value)
             elif value[GENERATION_OFFSET] == self._generation:
                 watch.unannounced += bool(value[FLAGS_OFFSET] & FLAG_SEEDED)
-            elif flow_table.is_stale(value, self._generation, start_ns):
-                repaired += self._close_if_gone(watch, key, value)
+            elif flow_table.is_stale(value, self._generation, start_ns) and self._close_if_gone(
+                watch, queries, key, value
+            ):
+                repaired += 1
+                found.add(inode)
         self._count(repaired=repaired)
+        return found
 
-    def _close_if_gone(self, watch: Watch, key: bytes, value: bytes) -> bool:
+    def _close_if_gone(self, watch: Watch, queries: Queries, key: bytes, value: bytes) -> bool:
         """A dump may pass over a flow while the table is resized: so it is asked for by itself."""
         table = self._now_adopted.table
         try:
-            flow = watch.find(key)
+            flow = queries.of(watch).find(key)
         except OSError:
             return False  # the next comparison will tell
         if flow is not None and table.is_wanted(flow) and key in flow.keys(watch.inode):

@@ -18,14 +18,17 @@ PIN = "follower"
 # How a line of drift begins where nobody follows
 NOT_FOLLOWED = "no process follows the conntrack events"
 
-_LAYOUT = struct.Struct("=9Q")
+_LAYOUT = struct.Struct("=13Q")
 # Busy machines are slow, but not that slow
 _DEAD_AFTER_NS = 10 * 10**9
 
 
 class Pulse(NamedTuple):
     """`beat_ns` (CLOCK_MONOTONIC) is 0 until all existing flows are taken in; `owner` is a random
-    number of the process `pid`. `unfollowed` namespaces send no events or cannot be entered.
+    number of the process `pid`. Of the namespaces that are there, it follows `namespaces`;
+    `no_descriptor` and `no_entry` of them it does not, because it may open no more files or cannot
+    enter them, and `no_events` (which it follows, and compares) send none. `unfollowed_inode` is
+    one that it does not follow, `silent_inode` one that sends no events.
     `overruns` are losses of events, each made good by a comparison with the kernel's table;
     `comparisons` counts those, and `repaired` the entries of flows that had ended unannounced.
     """
@@ -34,11 +37,20 @@ class Pulse(NamedTuple):
     owner: int = 0
     pid: int = 0
     namespaces: int = 0
-    unfollowed: int = 0
+    no_descriptor: int = 0
+    no_entry: int = 0
+    no_events: int = 0
+    unfollowed_inode: int = 0
+    silent_inode: int = 0
     events: int = 0
     overruns: int = 0
     comparisons: int = 0
     repaired: int = 0
+
+    @property
+    def unfollowed(self) -> int:
+        """How many namespaces are not followed."""
+        return self.no_descriptor + self.no_entry
 
     def is_alive(self, now_ns: int | None = None) -> bool:
         """Whether the process has given a sign of life lately."""
@@ -52,6 +64,7 @@ class Pulse(NamedTuple):
             for name, value in self._asdict().items()
             if name not in ("beat_ns", "owner")
         }
+        data["unfollowed"] = self.unfollowed
         data["alive"] = self.is_alive()
         return data
 
@@ -62,7 +75,9 @@ def make_map() -> int:
 
 
 def read(fd: int) -> Pulse:
-    """What the map says."""
+    """What the map says; nothing if another release has made it."""
+    if bpf.map_info(fd).value_size != _LAYOUT.size:
+        return Pulse()
     raw = bpf.map_lookup(fd, bytes(4), _LAYOUT.size)
     return Pulse(*_LAYOUT.unpack(raw)) if raw else Pulse()
 
@@ -77,3 +92,35 @@ def drift(pulse: Pulse | None) -> list[str]:
     if pulse is None or not pulse.is_alive():
         return [f"{NOT_FOLLOWED}: flows come and go unseen"]
     return []
+
+
+def unfollowed(pulse: Pulse | None) -> list[str]:
+    """What a process that is alive does not see: a line for each reason."""
+    if pulse is None or not pulse.is_alive():
+        return []  # drift says so
+    reasons = (
+        (
+            pulse.no_descriptor,
+            "no file descriptor is left for them (raise LimitNOFILE= of the unit that follows)",
+        ),
+        (
+            pulse.no_entry,
+            "they cannot be entered (the journal of btfleet-conntracker.service says why)",
+        ),
+    )
+    return [
+        f"network namespaces that are not followed: {count}, such as {pulse.unfollowed_inode}: "
+        f"{why}"
+        for count, why in reasons
+        if count
+    ]
+
+
+def silent(pulse: Pulse | None) -> str | None:
+    """What is only found by comparing, because nobody announces it; None if there is nothing."""
+    if pulse is None or not pulse.no_events:
+        return None
+    return (
+        f"network namespaces that send no events: {pulse.no_events}, such as {pulse.silent_inode}: "
+        "flows that come and go between two comparisons are missed there"
+    )
