@@ -18,13 +18,16 @@ TARBALL := build/dist/btfleet-conntrack-$(VERSION).tar.gz
 DESCRIPTION := plugins/plugin_utils/_fleet/config_v1.binpb
 RELEASE := $(FILES)/btfleet-$(VERSION).tar.gz
 
+# Says how long what follows took
+STAGE := tools/stage.sh
 # Those of `make test`; `make nightly` has them all
 SCENARIOS ?= default remote_config
 
-# molecule and ansible-lint call ansible's commands by name
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# molecule and ansible-lint call ansible's commands by name; an ordinary user's PATH has no sbin
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 ## Use
+demo: export SETUP_FOR = demo
 demo: lab-setup build ## boot a guest, roll out, make NATed traffic, show its translations
 	tools/demo.sh
 
@@ -46,9 +49,11 @@ bench: lab-setup build ## measure; writes JSON and a table under build/
 	PYTHONPATH=build/collections $(PYTHON) -m benchmarks.compliance_reports
 
 ## Test
+test: export SETUP_FOR = test
 test: lab-setup build ## everything that has to pass before a change is taken in
-	@$(MAKE) BESIDE=1 --jobs=2 --output-sync=target sanity lint unit
-	@$(MAKE) molecule
+	@$(STAGE) 'sanity, lint, clangs and unit' \
+		$(MAKE) BESIDE=1 --jobs=2 --output-sync=target sanity lint clangs unit
+	@$(STAGE) molecule $(MAKE) molecule
 	@echo "test: passed; unit tests:"; tail -n 1 build/unit.log
 
 lint: venv ## style, types, shell, YAML, ansible-lint, role specs, changelog
@@ -63,6 +68,9 @@ sanity-%: setup ## the same with another ansible-core, as in: make sanity-2.17
 unit: venv object ## unit tests
 	@mkdir -p build
 	$(BIN)/pytest | tee build/unit.log
+
+clangs: setup ## compile the object with every clang that this Debian has
+	tools/clang_versions.sh
 
 fuzz: venv build/fuzz/packages ## coverage-guided fuzzing: make fuzz SECONDS=300 TARGETS="poll answer"
 	@export PYTHONPATH=build/fuzz/packages; \
@@ -83,7 +91,11 @@ molecule: lab-setup build ## molecule scenarios in real guests: make molecule SC
 	@# molecule passes by a playbook that it cannot find
 	@! grep 'Missing playbook' build/molecule.log
 
-nightly: ## what takes hours: every scenario, every kind of host, and fuzzing
+fresh: ## the two commands on a fresh Debian 12 and 13, as an ordinary user: make fresh SUITES=trixie COMMAND="make demo"
+	tools/fresh.sh '$(or $(SUITES),bookworm trixie)' '$(or $(COMMAND),make demo && make test)'
+
+nightly: ## what takes hours: fresh machines, every scenario, every kind of host, and fuzzing
+	@$(MAKE) fresh
 	@$(MAKE) molecule SCENARIOS="default tracker_faults remote_config faults fleet"
 	@$(MAKE) matrix
 	@$(MAKE) fuzz SECONDS=600
@@ -160,5 +172,5 @@ help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \
 		/^[a-z%-]+:.* ## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo lab lab-down matrix bench test lint sanity unit fuzz molecule nightly object btf-archive release build setup venv \
+.PHONY: demo lab lab-down matrix bench test lint sanity unit clangs fuzz fresh molecule nightly object btf-archive release build setup venv \
 	lab-setup lock clean help

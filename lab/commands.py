@@ -6,10 +6,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
+
+# How often a long step says how far it is
+PROGRESS_SECONDS = 10
 
 
 def as_root(command: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
@@ -26,39 +30,92 @@ def as_root(command: Sequence[str], environment: Mapping[str, str] | None = None
     return ["sudo", *full]
 
 
-def run(command: Sequence[str], log: Path | None = None, what: str = "") -> str:
+def environment() -> dict[str, str]:
+    """This process's variables, with the folders of administration tools on PATH.
+
+    An ordinary user of Debian, and who became root by `su`, has them not, and QEMU, debootstrap and
+    mke2fs lie there.
+    """
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
+
+
+def run(command: Sequence[str]) -> str:
     """Run to the end and return stdout.
 
-    A failure becomes one line: what was tried (else the program's name) and what it said last.
+    A failure becomes one line: the program's name and what it said last.
     """
     require(command[0])
-    if log is None:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        said = done.stderr or done.stdout
-    else:
-        with log.open("ab") as sink:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-        said = log.read_text(errors="replace")
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
     if done.returncode != 0:
-        last = (said.strip().splitlines() or ["(no output)"])[-1]
-        where = f" (log: {log})" if log else ""
-        tried = what or command_name(command)
-        raise LabError(f"{tried} failed with status {done.returncode}: {last}{where}")
-    return done.stdout or ""
+        raise _failure(command_name(command), done.returncode, done.stderr or done.stdout)
+    return done.stdout
+
+
+def run_visibly(command: Sequence[str]) -> None:
+    """Run to the end a command that tells its own progress on stderr."""
+    require(command[0])
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, env=environment())
+    if done.returncode != 0:
+        raise LabError(f"{command_name(command)} failed with status {done.returncode}, see above")
+
+
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    what: str,
+    say: Callable[[str], None],
+    every: float = PROGRESS_SECONDS,
+) -> None:
+    """Run to the end, with all output added to `log`, and say now and then how far it is.
+
+    A failure becomes one line: what was tried and what it said last.
+    """
+    require(command[0])
+    started = time.monotonic()
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
+    try:
+        while True:
+            try:
+                status = process.wait(timeout=every)
+                break
+            except subprocess.TimeoutExpired:
+                passed = time.monotonic() - started
+                say(f"{what}, {passed:.0f} s: {last_line(log.read_text(errors='replace'))}")
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if status != 0:
+        said = log.read_text(errors="replace")
+        raise _failure(what, status, said, f" (log: {log})")
+
+
+def _failure(tried: str, status: int, said: str, where: str = "") -> LabError:
+    return LabError(f"{tried} failed with status {status}: {last_line(said)}{where}")
+
+
+def last_line(text: str) -> str:
+    """What a program said last."""
+    return (text.strip().splitlines() or ["(no output)"])[-1].strip()
 
 
 def require(program: str) -> None:
     """Fail clearly when a program is missing."""
-    if shutil.which(program) is None:
+    if shutil.which(program, path=environment()["PATH"]) is None:
         raise LabError(f"{program} not found: run `python3 -m lab setup`")
 
 

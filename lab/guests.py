@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lab import qemu, ssh
 from lab.catalogue import Host, Image
-from lab.commands import run
+from lab.commands import PROGRESS_SECONDS, run
 from lab.errors import GuestEnded, LabError
 from lab.image import ImageFiles, ensure_image
 from lab.inventory import write_inventory
@@ -45,12 +45,12 @@ def start(
                 _launch(host, files[host.name], state, append, memory_mb or host.memory_mb)
         for host in hosts:
             try:
-                _wait_for_ssh(host.name, state, key, started + timeout)
+                _wait_for_ssh(host.name, state, key, started + timeout, say)
             except GuestEnded as error:
                 # Seen twice in hundreds of boots under emulation; a second try has to do
                 say(f"{error}; starting it once more")
                 _launch(host, files[host.name], state, append, memory_mb or host.memory_mb)
-                _wait_for_ssh(host.name, state, key, time.monotonic() + timeout)
+                _wait_for_ssh(host.name, state, key, time.monotonic() + timeout, say)
             if host.name not in already:
                 say(f"{host.name} answers ssh after {time.monotonic() - started:.1f} s")
         return write_inventory(state, qemu.running_guests(state), key)
@@ -75,7 +75,7 @@ def start_with_kernel(
                 raise LabError(f"{host.name} did not shut down in time")
             time.sleep(0.3)
         _launch(host, files, state, append, host.memory_mb, keep_disk=True)
-        _wait_for_ssh(host.name, state, key, deadline)
+        _wait_for_ssh(host.name, state, key, deadline, say)
         return write_inventory(state, qemu.running_guests(state), key)
 
 
@@ -125,7 +125,10 @@ def _free_port() -> int:
         return port
 
 
-def _wait_for_ssh(name: str, state: Path, key: Path, deadline: float) -> None:
+def _wait_for_ssh(
+    name: str, state: Path, key: Path, deadline: float, say: Callable[[str], None]
+) -> None:
+    started = told = time.monotonic()
     while True:
         guest = qemu.running_guests(state).get(name)
         if guest is None:
@@ -133,12 +136,19 @@ def _wait_for_ssh(name: str, state: Path, key: Path, deadline: float) -> None:
             raise GuestEnded(f"{name} has ended before it answered ssh; {tail}")
         if ssh.answers(guest.port, key, timeout=5):
             return
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             tail = _console_tail(state / name)
             raise LabError(
                 f"{name} did not answer ssh in time and is left running "
                 f"(`python3 -m lab down {name}` ends it); {tail}"
             )
+        if now - told >= PROGRESS_SECONDS:
+            told = now
+            last = (_last_lines(state / name / "console.log") or ["(nothing on its console yet)"])[
+                -1
+            ]
+            say(f"{name} boots, {now - started:.0f} s: {last}")
         time.sleep(0.3)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.apt_sources import Mirror, Source, machine_mirror, render_one_line
 from lab.catalogue import COMMON_PACKAGES, Image
-from lab.commands import as_root, require, run
+from lab.commands import as_root, environment, require, run, run_logged
 from lab.errors import LabError
 from lab.paths import cache_folder, locked
 from lab.setup_machine import FOREIGN_PACKAGES, setup
@@ -86,9 +86,9 @@ def ensure_image(image: Image, say: Callable[[str], None], rebuild: bool = False
         # Another builder may have been quicker while we waited for the lock.
         if folder.is_dir() and not rebuild:
             return files_in(folder)
-        say(f"building the image of {image.name} ({image.suite}); this takes some minutes, once")
+        say(f"building the image of {image.name} ({image.suite}): one to four minutes, once")
         started = time.monotonic()
-        _build(image, mirror, sources, folder, EMULATE[image.arch] if foreign else "")
+        _build(image, mirror, sources, folder, say, EMULATE[image.arch] if foreign else "")
         say(f"built the image of {image.name} in {time.monotonic() - started:.0f} s: {folder}")
     return files_in(folder)
 
@@ -101,7 +101,14 @@ def setup_foreign(arch: str) -> bool:
     return True
 
 
-def _build(image: Image, mirror: Mirror, sources: list[Source], folder: Path, before: str) -> None:
+def _build(
+    image: Image,
+    mirror: Mirror,
+    sources: list[Source],
+    folder: Path,
+    say: Callable[[str], None],
+    before: str,
+) -> None:
     require("debootstrap")
     if not Path(mirror.keyring).is_file():
         raise LabError(
@@ -124,14 +131,13 @@ def _build(image: Image, mirror: Mirror, sources: list[Source], folder: Path, be
         "PACKAGES": " ".join((*COMMON_PACKAGES, *image.packages)),
         "PUBLIC_KEY": public_key(),
         "OWNER": f"{os.getuid()}:{os.getgid()}",
-        # sudo drops it, and sbin is not on every user's path.
-        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+        "PATH": environment()["PATH"],  # sudo drops it
         "http_proxy": run(["apt-config", "dump", "--format", "%v", "Acquire::http::Proxy"])
         or os.environ.get("http_proxy", ""),
     }
     try:
         build = ["unshare", "--mount", "sh", "-euc", before + 'exec sh "$0"', str(ROOTFS_SCRIPT)]
-        run(as_root(build, variables), log=log, what=f"building the image of {image.name}")
+        run_logged(as_root(build, variables), log, f"building the image of {image.name}", say)
         # mkdtemp's 0700 stays: the key of root's login and the guest's host keys are inside.
         if folder.exists():
             # Guests that run on the old disk keep it open, so it may go.

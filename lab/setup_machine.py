@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.apt_sources import machine_codename, machine_mirror, render_one_line
-from lab.commands import as_root, run
+from lab.commands import as_root, run, run_visibly
+from lab.paths import CHECKOUT
 
-PACKAGES = (
-    "qemu-system-x86",
-    "qemu-utils",
-    "debootstrap",
-    "e2fsprogs",
-    "openssh-client",
-    "xz-utils",
+_LIST = Path(__file__).with_name("packages.txt")
+PACKAGES = tuple(
+    line for line in _LIST.read_text().splitlines() if line and not line.startswith("#")
 )
 
 # What guests of other architectures need; the second runs their programs while a disk is made
@@ -79,7 +76,6 @@ def setup(wanted: Sequence[str] = PACKAGES) -> list[str]:
             f"-oDir::Etc::sourceparts={private}/parts",
             f"-oDir::State::lists={private}/lists",
             f"-oDir::Cache={private}/cache",
-            "-oDPkg::Lock::Timeout=600",
         ]
         try:
             run(
@@ -88,14 +84,13 @@ def setup(wanted: Sequence[str] = PACKAGES) -> list[str]:
                 )
             )
             run(as_root(["apt-get", "-q", *options, "update"]))
-            install = ["apt-get", "-qy", *options, "--no-install-recommends", "install"]
-            quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+            install = [str(CHECKOUT / "tools" / "apt_install.sh"), "lab", *options]
             if others:
-                run(as_root([*install, *others], quiet))
+                run_visibly(as_root([*install, *others]))
             if qemu:
                 # A target release, so that what a backport needs comes from there as well.
                 release = ["-t", backports] if backports else []
-                run(as_root([*install, *release, *qemu], quiet))
+                run_visibly(as_root([*install, *release, *qemu]))
         finally:
             run(as_root(["rm", "-rf", f"{private}/lists", f"{private}/cache"]))
     return missing

@@ -1,30 +1,34 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Installs the Debian packages that the make targets need and that are not there yet.
-set -eu
+# Installs the Debian packages that the make targets need and that are not there yet. With SETUP_FOR
+# (demo or test) it says first what all of that target needs, and what it reuses.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+apt_install=$PWD/tools/apt_install.sh
 
-packages='python3-venv clang clang-format llvm libbpf-dev libbpf1 bpftool conntrack iproute2 nftables curl gcc git make shellcheck'
+# The packages of these lists that are not installed
+missing() {
+    local package
+    sed -e 's/#.*//' -e '/^ *$/d' "$@" | while read -r package; do
+        # shellcheck disable=SC2016  # the braces are dpkg-query's
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+    done
+}
 
-missing=
-for package in $packages; do
-    # shellcheck disable=SC2016  # the braces are dpkg-query's
-    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [ "$status" = installed ] || missing="$missing $package"
-done
-[ -n "$missing" ] || exit 0
+mapfile -t needed < <(missing requirements/debian.txt)
+mapfile -t all < <(missing requirements/debian.txt lab/packages.txt)
 
-if [ "$(id -u)" -eq 0 ]; then
-    root=
-elif command -v sudo >/dev/null; then
-    root='sudo'
-else
-    echo "setup: install these packages as root:$missing" >&2
-    exit 1
+if [ ${#needed[@]} -gt 0 ]; then
+    root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            echo "setup: this user may not install packages and there is no sudo; as root: apt-get install ${all[*]}" >&2
+            exit 1
+        fi
+        root=(sudo)
+    fi
+    echo "setup: asking apt what ${all[*]} need"
+    "${root[@]}" apt-get -q update >/dev/null
 fi
-
-# DPkg::Lock::Timeout: wait for another apt run instead of failing
-apt="$root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600"
-echo "setup: installing$missing"
-$apt update >/dev/null
-# shellcheck disable=SC2086  # both are lists of words
-$apt install --no-install-recommends $missing >/dev/null
+[ -z "${SETUP_FOR:-}" ] || tools/plan.sh "$SETUP_FOR" "${all[@]}"
+[ ${#needed[@]} -eq 0 ] || "${root[@]}" "$apt_install" setup "${needed[@]}"

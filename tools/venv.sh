@@ -10,7 +10,7 @@ shift 2
 for python in $pythons; do
     # a launcher can be on PATH without a working interpreter, or without venv's parts behind it
     if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "venv: $folder with $("$python" --version)"
+        echo "venv: $folder with $("$python" --version); a minute or two where pip has to fetch"
         "$python" -m venv --clear "$folder"
         "$folder/bin/pip" install -qq --disable-pip-version-check "$@"
         exit 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.__main__ import choose_hosts, main
-from lab.commands import command_name, run
+from lab.commands import command_name, require, run, run_logged
 from lab.errors import LabError
 
 
@@ -21,8 +21,35 @@ def test_failure_is_the_last_line() -> None:
 def test_failure_names_the_log_and_the_attempt(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(LabError) as caught:
-        run(["sh", "-c", "echo said; exit 1"], log=log, what="the attempt")
+        run_logged(["sh", "-c", "echo said; exit 1"], log, "the attempt", print)
     assert str(caught.value) == f"the attempt failed with status 1: said (log: {log})"
+
+
+def test_a_long_step_says_how_far_it_is(tmp_path: Path) -> None:
+    told: list[str] = []
+    wait = "until [ -e go ]; do sleep 0.01; done"
+
+    def say(text: str) -> None:
+        told.append(text)
+        (tmp_path / "go").touch()
+
+    run_logged(
+        ["sh", "-c", f"cd {tmp_path}; echo first; echo second; {wait}"],
+        tmp_path / "log",
+        "the attempt",
+        say,
+        every=0.2,
+    )
+    assert told[-1].startswith("the attempt, ")
+    assert told[-1].endswith(" s: second")
+
+
+def test_administration_tools_are_found_without_their_folder_on_the_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    require("bpftool")
+    assert "bpftool v" in run(["bpftool", "version"])
 
 
 def test_missing_program() -> None:
