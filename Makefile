@@ -27,8 +27,10 @@ SCENARIOS ?= default remote_config
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 ## Use
-demo: export SETUP_FOR = demo
-demo: lab-setup build ## boot a guest, roll out, make NATed traffic, show its translations
+demo: ## boot a guest, roll out, make NATed traffic, show its translations
+	@tools/ask_once.sh $(MAKE) SETUP_FOR=demo demo-steps
+
+demo-steps: lab-setup build
 	tools/demo.sh
 
 lab: lab-setup ## boot a guest: make lab HOST=debian12; writes build/lab/inventory.yml
@@ -49,28 +51,30 @@ bench: lab-setup build ## measure; writes JSON and a table under build/
 	PYTHONPATH=build/collections $(PYTHON) -m benchmarks.compliance_reports
 
 ## Test
-test: export SETUP_FOR = test
-test: lab-setup build ## everything that has to pass before a change is taken in
-	@$(STAGE) 'sanity, lint, clangs and unit' \
-		$(MAKE) BESIDE=1 --jobs=2 --output-sync=target sanity lint clangs unit
-	@$(STAGE) molecule $(MAKE) molecule
-	@echo "test: passed; unit tests:"; tail -n 1 build/unit.log
+test: ## everything that has to pass before a change is taken in
+	@tools/ask_once.sh $(STAGE) 'make test' $(MAKE) SETUP_FOR=test test-steps
+
+test-steps: lab-setup build
+	@$(STAGE) 'sanity, lint, clangs and unit, two at a time' \
+		$(MAKE) SETUP_FOR= BESIDE=1 --jobs=2 --output-sync=target sanity lint clangs unit
+	@$(STAGE) molecule $(MAKE) SETUP_FOR= molecule
+	@echo "test: passed; unit tests:"; grep -E "^[0-9=].* passed" build/unit.log
 
 lint: venv ## style, types, shell, YAML, ansible-lint, role specs, changelog
-	tools/lint.sh
+	@$(STAGE) lint tools/lint.sh
 
 sanity: venv ## ansible-test sanity in a copy of the checkout, without ignore files
-	tools/sanity.sh
+	@$(STAGE) sanity tools/sanity.sh
 
 sanity-%: setup ## the same with another ansible-core, as in: make sanity-2.17
 	tools/sanity.sh $*
 
 unit: venv object ## unit tests
 	@mkdir -p build
-	$(BIN)/pytest | tee build/unit.log
+	@$(STAGE) unit $(BIN)/pytest | tee build/unit.log
 
 clangs: setup ## compile the object with every clang that this Debian has
-	tools/clang_versions.sh
+	@$(STAGE) clangs tools/clang_versions.sh
 
 fuzz: venv build/fuzz/packages ## coverage-guided fuzzing: make fuzz SECONDS=300 TARGETS="poll answer"
 	@export PYTHONPATH=build/fuzz/packages; \
@@ -172,5 +176,5 @@ help: ## this list
 	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) ":" } \
 		/^[a-z%-]+:.* ## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo lab lab-down matrix bench test lint sanity unit clangs fuzz fresh molecule nightly object btf-archive release build setup venv \
+.PHONY: demo demo-steps lab lab-down matrix bench test test-steps lint sanity unit clangs fuzz fresh molecule nightly object btf-archive release build setup venv \
 	lab-setup lock clean help

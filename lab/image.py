@@ -39,6 +39,18 @@ cd /
 
 ROOTFS_SCRIPT = Path(__file__).with_name("rootfs.sh")
 
+# Mounts of its own that nobody else sees. In a chroot whose root is no mount, unshare cannot make them
+# private: what is mounted there is then taken away at the end, however that comes.
+OWN_MOUNTS = """
+if unshare --mount true 2>/dev/null; then exec unshare --mount "$@"; fi
+status=0
+unshare --mount --propagation unchanged "$@" || status=$?
+for each in proc sys; do
+    if mountpoint -q "$WORK/rootfs/$each"; then umount "$WORK/rootfs/$each"; fi
+done
+exit $status
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
@@ -136,7 +148,8 @@ def _build(
         or os.environ.get("http_proxy", ""),
     }
     try:
-        build = ["unshare", "--mount", "sh", "-euc", before + 'exec sh "$0"', str(ROOTFS_SCRIPT)]
+        script = ["sh", "-euc", before + 'exec sh "$0"', str(ROOTFS_SCRIPT)]
+        build = ["sh", "-euc", OWN_MOUNTS, "own-mounts", *script]
         run_logged(as_root(build, variables), log, f"building the image of {image.name}", say)
         # mkdtemp's 0700 stays: the key of root's login and the guest's host keys are inside.
         if folder.exists():

@@ -27,6 +27,7 @@ command -v debootstrap >/dev/null || {
 inside() { # ROOT COMMAND...
     # shellcheck disable=SC2016  # the inner shell's
     unshare --mount --propagation private --pid --fork --kill-child bash -euc '
+        mount --bind "$1" "$1"
         mount -t proc proc "$1/proc"
         mount --rbind /sys "$1/sys"
         mount --rbind /dev "$1/dev"

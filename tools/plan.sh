@@ -24,7 +24,8 @@ esac
 
 new='' reused=''
 if [ $# -gt 0 ]; then
-    simulated=$(LC_ALL=C apt-get -q --assume-no --no-install-recommends install "$@" 2>&1 || true)
+    simulated=$(LC_ALL=C apt-get -q -o Debug::NoLocking=1 --assume-no \
+        --no-install-recommends install "$@" 2>&1 || true)
     number=$(sed -n 's/.* \([0-9]*\) newly installed.*/\1/p' <<<"$simulated")
     download=$(sed -n 's/^Need to get \(.*\) of archives.*/\1/p' <<<"$simulated")
     space=$(sed -n 's/^After this operation, \(.*\) of additional.*/\1/p' <<<"$simulated")

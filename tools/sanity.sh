@@ -66,5 +66,22 @@ subprocess.check_call([sys.executable, "-m", "pip", "install"] + options)
 END
 done <<<"$scripts"
 
+# It compiles and imports on each Python that it finds, and passes over the others in silence
+versions=$(
+    python - <<'END'
+import shutil
+from ansible_test._util.target.common import constants
+versions = constants.REMOTE_ONLY_PYTHON_VERSIONS + constants.CONTROLLER_PYTHON_VERSIONS
+found = [version for version in versions if shutil.which("python" + version)]
+print("compiled and imported on Python " + ", ".join(found))
+left_out = [version for version in versions if version not in found]
+if left_out:
+    print("not on " + ", ".join(left_out) + ": this machine has no such interpreter on PATH")
+END
+)
+
 cd "$copy"
-exec ansible-test sanity --venv --color no
+ansible-test sanity --venv --color no
+while read -r line; do
+    echo "sanity: ansible-core ${core:-of .venv}: $line"
+done <<<"$versions"
