@@ -39,8 +39,8 @@ cd /
 
 ROOTFS_SCRIPT = Path(__file__).with_name("rootfs.sh")
 
-# Mounts of its own that nobody else sees. In a chroot whose root is no mount, unshare cannot make them
-# private: what is mounted there is then taken away at the end, however that comes.
+# Mounts of its own that nobody else sees. In a chroot whose root is no mount, unshare cannot make
+# them private: what is mounted there is then taken away at the end, however that comes.
 OWN_MOUNTS = """
 if unshare --mount true 2>/dev/null; then exec unshare --mount "$@"; fi
 status=0
@@ -158,4 +158,4 @@ def _build(
         work.rename(folder)
     finally:
         if work.exists():
-            subprocess.run(as_root(["rm", "-rf", str(work)]), check=False)
+            subprocess.run(as_root(["rm", "-rf", "--one-file-system", str(work)]), check=False)
