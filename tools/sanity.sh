@@ -80,6 +80,13 @@ if left_out:
 END
 )
 
+# It keeps its environments in the home folder, and two runs break each other's
+exec 9>"$HOME/.ansible/test/sanity.lock"
+flock --nonblock 9 || {
+    echo 'sanity: waits for another run of this user'
+    flock 9
+}
+
 cd "$copy"
 ansible-test sanity --venv --color no
 while read -r line; do
