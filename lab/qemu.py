@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -179,9 +180,16 @@ def parse_guest(pid: int, arguments: list[str]) -> RunningGuest | None:
 
 
 def guest_of_process(pid: int) -> RunningGuest | None:
-    """The guest that this process is."""
+    """The guest that this process is.
+
+    A process in a chroot may name the same files and mean others, so it has to have our root.
+    """
+    process = Path(f"/proc/{pid}")
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        raw = process.joinpath("cmdline").read_bytes()
+        with contextlib.suppress(PermissionError):  # another user's
+            if not process.joinpath("root").samefile("/"):
+                return None
     except OSError:
         return None
     return parse_guest(pid, raw.decode(errors="surrogateescape").split("\0")[:-1])

@@ -15,20 +15,31 @@ missing() {
     done
 }
 
+# With sudo unless we are root
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "setup: this user may not do it and there is no sudo; as root: $*" >&2
+        return 1
+    fi
+}
+
 mapfile -t needed < <(missing requirements/debian.txt)
 mapfile -t all < <(missing requirements/debian.txt lab/packages.txt)
 
 if [ ${#needed[@]} -gt 0 ]; then
-    root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if ! command -v sudo >/dev/null; then
-            echo "setup: this user may not install packages and there is no sudo; as root: apt-get install ${all[*]}" >&2
-            exit 1
-        fi
-        root=(sudo)
-    fi
     echo "setup: asking apt what ${all[*]} need"
-    "${root[@]}" apt-get -q update >/dev/null
+    as_root apt-get -q update >/dev/null
 fi
 [ -z "${SETUP_FOR:-}" ] || tools/plan.sh "$SETUP_FOR" "${all[@]}"
-[ ${#needed[@]} -eq 0 ] || "${root[@]}" "$apt_install" setup "${needed[@]}"
+[ ${#needed[@]} -eq 0 ] || as_root "$apt_install" setup "${needed[@]}"
+
+# Some chroots and containers bring /dev without what belongs on it. Python's semaphores, and so
+# Ansible, need it.
+if [ -d /dev/shm ] && [ ! -w /dev/shm ]; then
+    echo 'setup: this user may not write to /dev/shm, which Ansible needs: chmod 1777 /dev/shm'
+    as_root chmod 1777 /dev/shm
+fi

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from lab.qemu import (
     RunningGuest,
     choose_accelerator,
     command_line,
+    guest_of_process,
     parse_guest,
 )
 
@@ -107,3 +110,18 @@ def test_a_guest_is_found_by_its_command_line() -> None:
 )
 def test_other_processes_are_not_guests(arguments: list[str]) -> None:
     assert parse_guest(7, arguments) is None
+
+
+@pytest.mark.parametrize("chroot", ["", "os.chroot('/usr')"])
+def test_a_guest_of_another_root_that_names_the_same_files_is_not_ours(chroot: str) -> None:
+    words = command_line(HOSTS["debian12"], FILES, LAUNCH, "tcg")
+    script = f"import os, sys; {chroot}\nprint(flush=True); sys.stdin.read()"
+    rename = f'exec -a {words[0]} "$0" "$@"'
+    command = ["unshare", "--map-root-user", "bash", "-c", rename, sys.executable, "-c", script]
+    with subprocess.Popen(
+        [*command, *words[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = guest_of_process(process.pid)
+        assert (found.name if found else None) == (None if chroot else "debian12")
