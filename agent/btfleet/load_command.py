@@ -12,7 +12,7 @@ from dataclasses import replace
 from btfleet._config.effective_load import answer_request, read_base, settle
 from btfleet._kernel.backends.holder import Holder
 from btfleet._kernel.backends.netlink.follower_process import OwnThread
-from btfleet._kernel.backends.netlink.netlink_tier import is_followed
+from btfleet._kernel.conntrack.record_map import is_followed
 from btfleet._kernel.host.support import HELD
 from btfleet._kernel.loader import access
 from btfleet._kernel.loader.tracker import Outcome, Tracker

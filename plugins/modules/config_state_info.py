@@ -173,7 +173,7 @@ def run(runner: Runner, now: int) -> dict[str, Any]:
 
 
 def _effective(tracker: Tracker, asked: Any, now: int, unknown: list[str]) -> list[dict[str, Any]]:
-    state = status.read(tracker, fill=False)
+    state = status.read(tracker.active, tracker.store, fill=False)
     try:
         base = tracker.store.read_spec()
     except InvalidSpec as exc:

@@ -171,7 +171,7 @@ def run(params: dict[str, Any]) -> dict[str, Any]:
     )
     if params["limit"] < 0:
         raise TrackerError(f"limit is {params['limit']}, needed: 0 or more")
-    now = status.read(tracker, fill=params["translations"])
+    now = status.read(tracker.active, tracker.store, fill=params["translations"])
     result = {"changed": False, **now.to_dict()}
     if params["translations"]:
         pinned = tracker.pins.names()

@@ -14,8 +14,8 @@ import grpc
 
 from btfleet import __version__
 from btfleet._kernel.backends.netlink import pulse
-from btfleet._kernel.backends.netlink.netlink_tier import is_followed
 from btfleet._kernel.bpf.bpffs import FOLDER
+from btfleet._kernel.conntrack.record_map import is_followed
 from btfleet._kernel.errors import TrackerError
 from btfleet._kernel.store import Store
 from btfleet.agent.v1 import agent_pb2

@@ -20,7 +20,7 @@ from btfleet._kernel.conntrack import netns, reading, table
 from btfleet._kernel.conntrack.layout import COUNTERS_MAP, read_counters
 from btfleet._kernel.conntrack.table import Filter, Flow
 from btfleet._kernel.errors import LoaderError
-from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.loader.state import Active
 
 # Counting entries means reading the whole map: it is done at most this often, and takes at most
 # this share of the time
@@ -48,12 +48,12 @@ class Maps:
 
     def record(self) -> dict[str, object] | None:
         """What the loader wrote when it had loaded, None if nothing is loaded."""
-        return Tracker(folder=self.folder).read_record()
+        return Active(self.folder).read_record()
 
     def pulse(self) -> Pulse | None:
         """Of the process that follows conntrack events, None where the object does the work."""
         with self._readable(pulse.PIN):
-            return Tracker(folder=self.folder).read_pulse()
+            return Active(self.folder).read_pulse()
 
     def lookup(
         self, namespace: int, zone: int, protocol: str, ends: tuple[str, int, str, int]

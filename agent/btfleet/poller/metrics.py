@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 
 from btfleet import __version__
 from btfleet._config import paths
-from btfleet._kernel.backends.netlink.netlink_tier import is_followed
 from btfleet._kernel.backends.netlink.pulse import Pulse
+from btfleet._kernel.conntrack.record_map import is_followed
 from btfleet._kernel.errors import TrackerError
 from btfleet.poller.loop import PollStats
 from btfleet.poller.maps import Maps

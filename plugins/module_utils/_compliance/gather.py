@@ -107,7 +107,7 @@ def gather(run: Runner, now: float, places: Places | None = None) -> Host:
 def _look(tracker: KernelTracker) -> tuple[int, int] | None:
     """Hits, then flows."""
     with contextlib.suppress(TrackerError, OSError, ValueError):
-        hits = _hits(status.read(tracker, fill=False))
+        hits = _hits(status.read(tracker.active, tracker.store, fill=False))
         if hits is not None:
             return hits, _flows()
     return None
@@ -130,10 +130,10 @@ def _tracker(
     with contextlib.suppress(OSError, ValueError):
         flows = _flows()
     try:
-        found = status.read(tracker)
+        found = status.read(tracker.active, tracker.store)
     except (OSError, TrackerError) as exc:  # a foreign pin in an iterator's place cannot be read
         unread["fill"] = " ".join(str(exc).split())
-        found = status.read(tracker, fill=False)
+        found = status.read(tracker.active, tracker.store, fill=False)
     hits = _hits(found)
     traffic = None
     if before and flows is not None and hits is not None:

@@ -9,7 +9,7 @@ import re
 from typing import Any, Mapping
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils._config.merge import BASE
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.backends.holder import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.backends.held_links import (
     NOT_HELD,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.backends.netlink import (

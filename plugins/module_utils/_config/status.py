@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from .._kernel.backends.netlink import pulse
-from .._kernel.backends.netlink.netlink_tier import is_followed
 from .._kernel.bpf import bpf
 from .._kernel.conntrack import reading
 from .._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES, read_counters
+from .._kernel.conntrack.record_map import is_followed
 from .._kernel.errors import InvalidSpec
 from .._kernel.loader import telemetry
-from .._kernel.loader.tracker import Tracker
+from .._kernel.loader.state import Active
 from .._kernel.store import Store
 from . import remote
 
@@ -60,14 +60,14 @@ class Status:
         }
 
 
-def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
-    """Reads it all; counting the maps' entries means reading them, which `fill` can spare."""
-    tracker = tracker or Tracker()
-    loaded = tracker.read()
+def read(active: Active | None = None, store: Store | None = None, fill: bool = True) -> Status:
+    """Read it all; counting the maps' entries means reading them, which `fill` can spare."""
+    active, store = active or Active(), store or Store()
+    loaded = active.read()
     maps: dict[str, dict[str, int]] = {}
     counters: dict[str, int] = {}
     for name in (LIVE, CLOSED):
-        fd = tracker.pins.open(name, bpf.RDONLY)
+        fd = active.pins.open(name, bpf.RDONLY)
         if fd is not None:
             with bpf.closing(fd):
                 info = bpf.map_info(fd)
@@ -75,9 +75,9 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
                     continue
                 maps[name] = {"max_entries": info.max_entries}
                 if fill:
-                    maps[name]["entries"] = reading.fill(tracker.pins, name)
-    found = tracker.read_pulse() if is_followed(loaded.record) else None
-    fd = tracker.pins.open(COUNTERS_MAP, bpf.RDONLY)
+                    maps[name]["entries"] = reading.fill(active.pins, name)
+    found = active.read_pulse() if is_followed(loaded.record) else None
+    fd = active.pins.open(COUNTERS_MAP, bpf.RDONLY)
     if fd is not None:
         with bpf.closing(fd):
             if _is_ours(COUNTERS_MAP, bpf.map_info(fd)):
@@ -87,11 +87,11 @@ def read(tracker: Tracker | None = None, fill: bool = True) -> Status:
         drift=loaded.drift,
         maps=maps,
         counters=counters,
-        load_results=tuple(telemetry.read(tracker.store)),
-        owners=_owners(tracker.store, loaded.record),
+        load_results=tuple(telemetry.read(store)),
+        owners=_owners(store, loaded.record),
         follower=found.to_dict() if found else None,
         unseen=tuple(pulse.unfollowed(found)),
-        holder=tracker.holding_process() if (loaded.record or {}).get("held") else None,
+        holder=active.holding_process() if (loaded.record or {}).get("held") else None,
     )
 
 

@@ -43,7 +43,7 @@ class _Config(NamedTuple):
 def read(host: Host, with_agent: bool, now: int | None = None) -> Reading:
     """The host now. Raises TrackerError, HostError, PermissionError."""
     flows = _flows()
-    found = status.read(host.tracker, fill=False)
+    found = status.read(host.tracker.active, host.tracker.store, fill=False)
     config = _config(host, int(time.time()) if now is None else now) if with_agent else None
     record = found.record or {}
     return Reading(

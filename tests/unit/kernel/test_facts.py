@@ -12,7 +12,7 @@ import pytest
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.libbpf import Btf, Libbpf
 from btfleet._kernel.btf import archive
-from btfleet._kernel.host import facts, symbols
+from btfleet._kernel.host import facts, modules, symbols
 from btfleet._kernel.host.support import assess
 
 from tests.unit.kernel_access import needs_bpf
@@ -182,10 +182,10 @@ def test_the_state_of_a_module(
     state: str,
 ) -> None:
     texts = {"modules.builtin": builtin, "modules.dep": dep}
-    monkeypatch.setattr(facts, "_read", lambda path: texts[os.path.basename(path)])
+    monkeypatch.setattr(modules, "_read", lambda path: texts[os.path.basename(path)])
     monkeypatch.setattr("os.path.isdir", lambda _path: folder)
     monkeypatch.setattr("os.path.exists", lambda _path: initstate)
-    assert facts.module_state("nf_conntrack") == state
+    assert modules.module_state("nf_conntrack") == state
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_state_of_a_module(
 def test_a_symbol_of_a_module_that_is_not_loaded_yet_is_open(
     monkeypatch: pytest.MonkeyPatch, module: str, netlink: str, expected: str
 ) -> None:
-    states = {facts.MODULE: module, facts.NETLINK_MODULE: netlink}
+    states = {modules.MODULE: module, modules.NETLINK_MODULE: netlink}
     monkeypatch.setattr(facts, "module_state", lambda name: states[name])
     monkeypatch.setattr(symbols, "read", lambda: dict.fromkeys(symbols.WANTED))
     probes: dict[str, facts.Probe] = {}
@@ -309,9 +309,9 @@ def test_an_archive_without_the_kernel_is_named(
 
 
 def test_a_module_has_the_number_of_its_folder_or_none() -> None:
-    assert facts.module_number("no_such_module") is None
+    assert modules.module_number("no_such_module") is None
     some = os.listdir("/sys/module")[0]
-    assert facts.module_number(some) == os.stat(f"/sys/module/{some}").st_ino
+    assert modules.module_number(some) == os.stat(f"/sys/module/{some}").st_ino
 
 
 class Kernel:

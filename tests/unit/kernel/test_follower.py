@@ -22,12 +22,11 @@ from btfleet._kernel.backends.netlink.flow_table import FlowTable
 from btfleet._kernel.backends.netlink.follower import Follower
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.bpffs import Pins
-from btfleet._kernel.conntrack import netns, table
+from btfleet._kernel.conntrack import netns, record_map, table
 from btfleet._kernel.conntrack.ctnetlink import Direction, Flow
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
 from btfleet._kernel.host.facts import BtfFacts, Facts
 from btfleet._kernel.host.support import Verdict
-from btfleet._kernel.loader.tracker import _record_map
 from btfleet._kernel.spec import Spec
 
 from tests.unit.kernel.nat_namespace import End, Router, eventually, needs_nat, router
@@ -51,7 +50,7 @@ class Tier:
     def load(self, spec: Spec) -> None:
         self.maps, _replaced = netlink_tier.prepare_maps(spec, {}, set(), self._stack)
         verdict = Verdict(True, "netlink", "held", {})
-        record = _record_map(netlink_tier.make_record(spec, verdict, FACTS, self.maps))
+        record = record_map.make(netlink_tier.make_record(spec, verdict, FACTS, self.maps))
         self.pulse_fd = pulse.make_map()
         for fd in (record, self.pulse_fd):
             self._stack.callback(os.close, fd)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet._kernel.backends import holder
+from btfleet._kernel.backends import held_links, holder
 from btfleet._kernel.errors import LoaderError
 
 
@@ -50,7 +50,7 @@ def test_what_is_handed_over_stays_when_the_loader_lets_go(path: str) -> None:
     link = Link()
     link.hand_over("a", path)
     assert link.is_held()
-    found = holder.look(path)
+    found = held_links.look(path)
     assert found
     assert found.pid == os.getpid()
     assert list(found.sets) == ["a"]
@@ -76,7 +76,7 @@ def test_a_holder_that_is_left_with_nothing_ends(path: str) -> None:
     holder.keep(None, path)
     here.wait()
     assert not link.is_held(5)
-    assert holder.look(path) is None
+    assert held_links.look(path) is None
     assert not os.path.exists(path)
 
 
@@ -84,12 +84,12 @@ def test_another_process_takes_over_without_a_gap(path: str) -> None:
     holder.start(path)
     link = Link()
     link.hand_over("a", path)
-    before = holder.look(path)
+    before = held_links.look(path)
     assert before
     assert before.pid != os.getpid()
     successor = holder.take_over(path)
     successor.start()
-    after = holder.look(path)
+    after = held_links.look(path)
     assert after
     assert after.pid == os.getpid()
     assert list(after.sets["a"]) == ["link_insert"]
@@ -125,9 +125,9 @@ def test_a_killed_holder_is_none_and_its_socket_is_forgotten(path: str) -> None:
     os.makedirs(os.path.dirname(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(path)
-    assert holder.look(path) is None
+    assert held_links.look(path) is None
     serving(path)
-    assert holder.look(path) is not None
+    assert held_links.look(path) is not None
     holder.keep(None, path)
     holder.forget(path)
     assert not os.path.exists(path)
@@ -141,7 +141,7 @@ def test_nonsense_changes_nothing(path: str, request_: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.connect(path)
         sock.send(request_)
-    assert holder.look(path) is not None
+    assert held_links.look(path) is not None
     assert link.is_held()
 
 

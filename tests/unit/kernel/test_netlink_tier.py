@@ -50,7 +50,7 @@ def spec(tracker: Tracker, own_object: bytes) -> Spec:
 
 
 def pid(tracker: Tracker) -> int:
-    found = tracker.read_pulse()
+    found = tracker.active.read_pulse()
     assert found is not None
     return found.pid
 
@@ -67,7 +67,7 @@ def test_a_load_leaves_a_process_that_follows(tracker: Tracker, spec: Spec) -> N
 
 def test_the_status_says_that_it_is_degraded_and_why(tracker: Tracker, spec: Spec) -> None:
     tracker.load(spec)
-    found = status.read(tracker)
+    found = status.read(tracker.active, tracker.store)
     assert found.healthy
     assert found.degraded == "the spec allows only netlink" or "core/" in str(found.degraded)
     assert found.follower is not None
@@ -95,7 +95,7 @@ def test_another_size_is_adopted_by_the_same_process(tracker: Tracker, spec: Spe
     outcome = tracker.load(replace(spec, max_entries=4096))
     assert (outcome.changed, outcome.new_keeper) == (True, False)
     assert pid(tracker) == first
-    assert status.read(tracker).maps[LIVE]["max_entries"] == 4096
+    assert status.read(tracker.active, tracker.store).maps[LIVE]["max_entries"] == 4096
 
 
 def test_the_boot_units_process_takes_over(tracker: Tracker, spec: Spec) -> None:

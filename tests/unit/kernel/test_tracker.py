@@ -21,12 +21,14 @@ import pytest
 from btfleet._config import status
 from btfleet._kernel.backends import seed
 from btfleet._kernel.bpf import bpf
+from btfleet._kernel.conntrack import record_map
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
 from btfleet._kernel.errors import BtfNotFound, LoaderError
 from btfleet._kernel.host.facts import BtfFacts, Facts, Probe
 from btfleet._kernel.loader import telemetry
 from btfleet._kernel.loader import tracker as tracker_module
-from btfleet._kernel.loader.tracker import Loaded, Tracker
+from btfleet._kernel.loader.state import Loaded
+from btfleet._kernel.loader.tracker import Tracker
 from btfleet._kernel.spec import Spec
 from btfleet._kernel.store import Store
 
@@ -71,7 +73,7 @@ class Host:
             "loaded_at": int(time.time()),
             "last_pass": 2,
         }
-        record = tracker_module._record_map(self.record)
+        record = record_map.make(self.record)
         stack.callback(os.close, record)
         tracker.pins.replace(
             {**{name: fd for name, (fd, _path) in links.items()}, **self.maps, "loaded": record}
@@ -109,7 +111,7 @@ def host(tracker: Tracker, own_object: bytes) -> Iterator[Host]:
 
 def test_nothing_is_loaded_where_nothing_is_pinned(tracker: Tracker) -> None:
     assert tracker.read() == Loaded()
-    assert status.read(tracker).healthy is False
+    assert status.read(tracker.active, tracker.store).healthy is False
     assert tracker.unload() is False
 
 
@@ -169,13 +171,13 @@ def test_a_damaged_record_is_drift(host: Host, content: bytes) -> None:
 def test_reading_leaves_nothing_open(host: Host) -> None:
     before = len(os.listdir("/proc/self/fd"))
     host.tracker.read()
-    status.read(host.tracker)
+    status.read(host.tracker.active, host.tracker.store)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_record_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(LoaderError, match="the record takes 5011 bytes, room is for 4096"):
-        tracker_module._record_map({"text": "x" * 5000})
+        record_map.make({"text": "x" * 5000})
 
 
 # --- status --------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def test_a_record_that_does_not_fit_is_an_error() -> None:
 def test_status_counts_entries_and_counters(host: Host) -> None:
     MASQUERADED.write(host.maps[LIVE])
     telemetry.count(host.tracker.store, "conntrack", "default")
-    found = status.read(host.tracker)
+    found = status.read(host.tracker.active, host.tracker.store)
     assert found.healthy
     assert found.maps == {
         LIVE: {"max_entries": 2048, "entries": 2},
@@ -198,12 +200,14 @@ def test_status_counts_entries_and_counters(host: Host) -> None:
 
 
 def test_status_can_be_spared_the_counting(host: Host) -> None:
-    assert status.read(host.tracker, fill=False).maps[LIVE] == {"max_entries": 2048}
+    assert status.read(host.tracker.active, host.tracker.store, fill=False).maps[LIVE] == {
+        "max_entries": 2048
+    }
 
 
 def test_drift_is_not_healthy(host: Host) -> None:
     os.unlink(host.tracker.pins.path("link_insert"))
-    assert not status.read(host.tracker).healthy
+    assert not status.read(host.tracker.active, host.tracker.store).healthy
 
 
 def test_maps_open_for_reading_only(host: Host) -> None:

@@ -69,10 +69,10 @@ def test_a_file_in_no_room(tmp_path: Path) -> None:
 
 
 def test_what_reads_reaches_nothing_that_loads(tmp_path: Path) -> None:
-    reader, between = "agent/btfleet/conntrack_command.py", "plugins/module_utils/_config/status.py"
+    reader, between = "agent/btfleet/conntrack_command.py", "plugins/module_utils/_config/manage.py"
     loads = f"{KERNEL}/loader/tracker.py"
     files = {
-        reader: "from btfleet._config import status",
+        reader: "from btfleet._config import manage",
         between: "from .._kernel.loader.tracker import Tracker",
         loads: "",
     }

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Mapping
 
 from ..bpf.libbpf import BpfObject
+from ..conntrack.record_map import LINK
 from ..host import symbols
 from ..spec import RUNTIME
-
-# A link is pinned, or held, as this and its program's role
-PREFIX = "link_"
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Probe:
     @property
     def pin(self) -> str:
         """The name of its link."""
-        return PREFIX + self.role
+        return LINK + self.role
 
     def attach(self, obj: BpfObject, found: Mapping[str, str | None]) -> int:
         """Attaches it; the link's descriptor. `found` has the functions' real names."""

@@ -14,54 +14,18 @@ names}, with descriptors beside it; the answer is one, too.
 
 from __future__ import annotations
 
-import array
 import contextlib
-import json
 import os
 import socket
-import struct
 import threading
-from dataclasses import dataclass, field
 from typing import Mapping
 
 from ..errors import LoaderError
+from .held_links import NOT_HELD, SOCKET, ask, receive, send
 from .keeper_unit import UNIT
 
-SOCKET = "/run/btfleet/holder.sock"
-# How a line of drift begins where links are not held
-NOT_HELD = "no process holds the links"
-
-_SIZE = 1 << 16
-_MOST_LINKS = 64
 # A holder that was never given anything ends by itself
 _IDLE_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Held:
-    """What the holder has: its process, and by token the names and descriptors over there."""
-
-    pid: int
-    sets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-
-def _send(sock: socket.socket, message: dict[str, object], descriptors: list[int]) -> None:
-    rights = array.array("i", descriptors)
-    extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
-    sock.sendmsg([json.dumps(message).encode()], extra)
-
-
-def _receive(sock: socket.socket) -> tuple[dict[str, object], list[int]]:
-    room = socket.CMSG_SPACE(_MOST_LINKS * array.array("i").itemsize)
-    content, extra, _flags, _address = sock.recvmsg(_SIZE, room)
-    descriptors = array.array("i")
-    for level, kind, data in extra:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
-    message = json.loads(content) if content else {}
-    return (message if isinstance(message, dict) else {}), list(descriptors)
 
 
 # --- the holder's own side ------------------------------------------------------------------------
@@ -129,9 +93,9 @@ class Holder:
         with connection:
             connection.settimeout(10)
             try:
-                message, descriptors = _receive(connection)
+                message, descriptors = receive(connection)
                 goes_on, answer, given = self._answer(message, descriptors)
-                _send(connection, answer, given)
+                send(connection, answer, given)
             except (OSError, ValueError):
                 # Whoever asked is gone, or made no sense; what is held stays held
                 return True
@@ -181,38 +145,10 @@ class Holder:
 # --- what others ask it ---------------------------------------------------------------------------
 
 
-def _ask(
-    path: str, message: dict[str, object], descriptors: list[int] | None = None
-) -> tuple[dict[str, object], list[int], int] | None:
-    """The answer, descriptors that came with it, and the holder's process; None without one."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(30)
-        try:
-            sock.connect(path)
-            _send(sock, message, descriptors or [])
-            answer, received = _receive(sock)
-            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        except (FileNotFoundError, ConnectionError, socket.timeout):
-            return None
-    if not answer.get("ok"):
-        return None
-    return answer, received, int(struct.unpack("=iii", raw)[0])
-
-
-def look(path: str = SOCKET) -> Held | None:
-    """What is held, None if nobody holds anything. Raises PermissionError."""
-    found = _ask(path, {"do": "list"})
-    if found is None:
-        return None
-    answer, _none, pid = found
-    sets = answer.get("sets")
-    return Held(pid, sets if isinstance(sets, dict) else {})
-
-
 def hold(token: str, links: Mapping[str, int], path: str = SOCKET) -> None:
     """Hands links over; raises LoaderError if nobody takes them."""
     message: dict[str, object] = {"do": "hold", "token": token, "names": list(links)}
-    if _ask(path, message, list(links.values())) is None:
+    if ask(path, message, list(links.values())) is None:
         raise LoaderError(
             f"{NOT_HELD}: none answers at {path}, run `systemctl restart {UNIT}` "
             "(the tracker that ran before keeps running)"
@@ -221,12 +157,12 @@ def hold(token: str, links: Mapping[str, int], path: str = SOCKET) -> None:
 
 def keep(token: str | None, path: str = SOCKET) -> None:
     """Has all sets dropped but that one. A holder that is left with nothing ends."""
-    _ask(path, {"do": "keep", "token": token})
+    ask(path, {"do": "keep", "token": token})
 
 
 def take_over(path: str = SOCKET) -> Holder:
     """A holder in this process in place of the one so far, with all that it had."""
-    found = _ask(path, {"do": "give"})
+    found = ask(path, {"do": "give"})
     # Connects to the former one by a path that is about to be ours
     with _parting(path) as former:
         successor = Holder(path)
@@ -256,8 +192,8 @@ class _parting:  # noqa: N801  (used as a function)
     def leave(self) -> None:
         """Sends it home."""
         try:
-            _send(self._sock, {"do": "leave"}, [])
-            _receive(self._sock)
+            send(self._sock, {"do": "leave"}, [])
+            receive(self._sock)
         except OSError:
             pass
 

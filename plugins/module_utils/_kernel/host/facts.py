@@ -22,11 +22,10 @@ from ..bpf.libbpf import Btf, Libbpf
 from ..btf import archive, header_types, needed_types
 from ..errors import BtfNotFound, TrackerError
 from . import symbols
+from .modules import MODULE, NETLINK_MODULE, module_state
 
 YES, NO, INCONCLUSIVE = "yes", "no", "inconclusive"
 
-MODULE = "nf_conntrack"
-NETLINK_MODULE = "nf_conntrack_netlink"
 
 # A function of the kernel image (5.10 and newer): trying fentry on it needs no module's BTF
 ALWAYS_THERE = "kernel_clone"
@@ -155,30 +154,6 @@ def _errno_name(exc: OSError) -> str:
 
 
 # --- host -------------------------------------------------------------------------------------
-
-
-def module_state(name: str) -> str:
-    """One of: loaded, builtin, available (can be loaded from disk), absent."""
-    tree = f"/lib/modules/{platform.release()}"
-    if f"/{name}.ko" in (_read(f"{tree}/modules.builtin") or ""):
-        return "builtin"
-    if os.path.isdir(f"/sys/module/{name}"):
-        # A module on its own has a state, a part of the kernel image has only parameters
-        return "loaded" if os.path.exists(f"/sys/module/{name}/initstate") else "builtin"
-    if f"/{name}.ko" in (_read(f"{tree}/modules.dep") or ""):
-        return "available"
-    return "absent"
-
-
-def module_number(name: str) -> int | None:
-    """A number that a module gets anew each time that it is loaded; None if it has no folder.
-
-    It is the inode of that folder in sysfs, which counts up and is never used twice (5.5).
-    """
-    try:
-        return os.stat(f"/sys/module/{name}").st_ino
-    except OSError:
-        return None
 
 
 def _symbols(probes: dict[str, Probe]) -> dict[str, str | None]:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 from ..spec import BY_NAME, DEFAULT_TIERS, NETLINK, RUNTIME, TIERS
 from . import symbols
-from .facts import MODULE, NETLINK_MODULE, NO, YES, Facts
+from .facts import NO, YES, Facts
+from .modules import MODULE, NETLINK_MODULE
 
 PINNED, HELD = "pinned", "held"
 

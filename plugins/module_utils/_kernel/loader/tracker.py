@@ -14,72 +14,44 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
-import json
 import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Iterator
 
-from ..backends import attach, holder, keeper_unit, seed
+from ..backends import attach, held_links, holder, keeper_unit, seed
 from ..backends.netlink import follower_process, netlink_tier, pulse
-from ..backends.netlink.netlink_tier import is_followed
-from ..backends.netlink.pulse import Pulse
 from ..bpf import bpf, object_file
 from ..bpf.bpffs import FOLDER, RECORD, Pins, check_mounted
 from ..bpf.libbpf import BpfObject, Libbpf
 from ..btf import archive, needed_types
 from ..conntrack import reading, record_map
 from ..conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
+from ..conntrack.record_map import is_followed
 from ..errors import BtfNotFound, LoaderError, TrackerError
 from ..host.facts import (
-    MODULE,
-    NETLINK_MODULE,
     NO,
     YES,
     Facts,
     gather,
-    module_number,
-    module_state,
     of_headers,
 )
+from ..host.modules import MODULE, NETLINK_MODULE, module_number, module_state
 from ..host.support import HELD, Verdict, assess, hint
 from ..spec import NETLINK, RUNTIME, Spec
 from ..store import Store
 from . import telemetry
+from .state import Active, Loaded
 
 LOCK = "/run/btfleet/loader.lock"
 ASSET = "conntrack"
 
-_RECORD_SIZE = 4096
-_MAPS = (LIVE, CLOSED, COUNTERS_MAP)
-# Pins of iterators to the role of their program; missing where the kernel has none
-_ITERATORS = {
-    **dict.fromkeys(reading.DUMPS.values(), "dump"),
-    **dict.fromkeys(reading.ENTRIES.values(), "entries"),
-}
 # How whole maps are read and copied, as the record has it
 BY_ITERATORS, BY_CALLS = "iterators", "map calls"
 
 ITERATOR_PROGRAMS = ["iter_dump", "iter_entries", "iter_stale", "iter_copy"]
 PROGRAMS = [*attach.PROGRAMS, *ITERATOR_PROGRAMS]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What the kernel holds. `record` is what the loader wrote when it had loaded (see
-    `_make_record`), None if nothing is loaded; `drift` has a line for each thing that is not
-    as the record says.
-    """
-
-    record: dict[str, object] | None = None
-    drift: tuple[str, ...] = ()
-    pins: tuple[str, ...] = ()
-
-    @property
-    def fingerprint(self) -> str | None:
-        """The fingerprint of the spec in force."""
-        return str(self.record["fingerprint"]) if self.record else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +79,7 @@ class Tracker:
     store: Store = field(default_factory=Store)
     folder: str = FOLDER
     lock_path: str = LOCK
-    holder_path: str = holder.SOCKET
+    holder_path: str = held_links.SOCKET
     stays: bool = False
     own_follower: follower_process.OwnThread | None = field(default=None, init=False)
     own_holder: holder.Holder | None = field(default=None, init=False)
@@ -117,86 +89,14 @@ class Tracker:
         """The pins of the tracker in force."""
         return Pins(self.folder, RECORD)
 
-    # --- reading back ----------------------------------------------------------------------------
+    @property
+    def active(self) -> Active:
+        """What is active on this host, for reading."""
+        return Active(self.folder, self.holder_path)
 
     def read(self) -> Loaded:
-        """Compares the record with the kernel. Changes nothing. Raises PermissionError."""
-        names = tuple(self.pins.names())
-        if not names:
-            return Loaded()
-        record = self.read_record()
-        if record is None:
-            return Loaded(None, ("the record of what was loaded is missing or damaged",), names)
-        drift = []
-        for name, wanted in _numbers(record, "links").items():
-            drift += self._check_link(name, wanted, _numbers(record, "programs"))
-        for name, wanted in _numbers(record, "maps").items():
-            drift += self._check_map(name, wanted)
-        drift += self._check_held(record)
-        if record.get("module") not in (None, module_number(MODULE)):
-            drift.append(f"{MODULE} was loaded anew after the programs were attached: none runs")
-        known = {*_probe_pins(record), *_numbers(record, "links"), *_MAPS, RECORD}
-        if is_followed(record):
-            known = {*_MAPS, pulse.PIN, RECORD}
-            drift += pulse.drift(self.read_pulse())
-        drift += [f"unknown pin {name}" for name in names if name not in known]
-        return Loaded(record, tuple(drift), names)
-
-    def read_record(self) -> dict[str, object] | None:
-        """The record alone, None if there is none or it is damaged.
-
-        It can be read by whoever may read maps. Raises PermissionError.
-        """
-        fd = self.pins.open(RECORD, bpf.RDONLY)
-        if fd is None:
-            return None
-        with bpf.closing(fd):
-            return record_map.read(fd)
-
-    def read_pulse(self) -> Pulse | None:
-        """Of the process that follows conntrack events, None where there is nothing for one."""
-        fd = self.pins.open(pulse.PIN, bpf.RDONLY)
-        if fd is None:
-            return None
-        with bpf.closing(fd):
-            return pulse.read(fd)
-
-    def _check_link(self, name: str, wanted: int, programs: dict[str, int]) -> list[str]:
-        fd = self.pins.open(name)
-        if fd is None:
-            return [f"pin {name} is missing"]
-        with bpf.closing(fd):
-            info = bpf.link_info(fd)
-        if info.id != wanted or info.prog_id != programs[_role(name)]:
-            return [f"pin {name} holds link {info.id} of program {info.prog_id}, not link {wanted}"]
-        return []
-
-    def _check_held(self, record: dict[str, object]) -> list[str]:
-        """Where a process holds the links: whether it still does, and of which programs."""
-        token = record.get("held")
-        if token is None:
-            return []
-        found = holder.look(self.holder_path)
-        links = found.sets.get(str(token)) if found else None
-        if found is None or links is None:
-            return [f"{holder.NOT_HELD} any more: no program runs when flows come and go"]
-        drift = []
-        for role, program in _numbers(record, "programs").items():
-            if role in _ITERATORS.values():
-                continue
-            fd = links.get(attach.PREFIX + role, -1)
-            number = bpf.program_of_event(found.pid, fd)
-            if number != program:
-                drift.append(
-                    f"{holder.NOT_HELD} of program {program}: process {found.pid} has "
-                    f"program {number} in its place"
-                )
-        return drift
-
-    def holding_process(self) -> int | None:
-        """The process that holds links, None if there is none."""
-        found = holder.look(self.holder_path)
-        return found.pid if found else None
+        """Compare the record with the kernel (see `state.Active`)."""
+        return self.active.read()
 
     def hold_links(self) -> holder.Holder:
         """Sees to it that this process holds the links, whichever does so far."""
@@ -205,14 +105,6 @@ class Tracker:
                 self.own_holder = holder.take_over(self.holder_path)
                 self.own_holder.start()
             return self.own_holder
-
-    def _check_map(self, name: str, wanted: int) -> list[str]:
-        fd = self.pins.open(name, bpf.RDONLY)
-        if fd is None:
-            return [f"pin {name} is missing"]
-        with bpf.closing(fd):
-            found = bpf.map_info(fd).id
-        return [] if found == wanted else [f"pin {name} holds map {found}, not map {wanted}"]
 
     def require_bpffs(self) -> None:
         """Raises LoaderError where nothing can be pinned."""
@@ -334,8 +226,8 @@ class Tracker:
             record = _make_record(spec, verdict, facts, obj, probes, links, last_pass)
             if token:
                 record["held"] = token
-            record_fd = stack.enter_context(bpf.closing(_record_map(record)))
-            pinned_maps = {name: obj.map_fd(name) for name in _MAPS}
+            record_fd = stack.enter_context(bpf.closing(record_map.make(record)))
+            pinned_maps = {name: obj.map_fd(name) for name in SHAPES}
             self.pins.replace({**links, **pinned_maps, RECORD: record_fd})
             obj.keep()
             self._settle_holder(record)
@@ -354,7 +246,7 @@ class Tracker:
 
     def _start_holder(self) -> bool:
         """Sees to it that somebody holds links; says whether a process had to be started."""
-        if holder.look(self.holder_path) is not None:
+        if held_links.look(self.holder_path) is not None:
             return False
         if self.stays:
             self.own_holder = holder.Holder(self.holder_path)
@@ -365,7 +257,7 @@ class Tracker:
 
     def _settle_holder(self, record: dict[str, object] | None) -> None:
         """Has the links of all other loads let go."""
-        held = holder.look(self.holder_path)
+        held = held_links.look(self.holder_path)
         token = record.get("held") if record else None
         if held is not None and (token is None or set(held.sets) - {token}):
             holder.keep(str(token) if token else None, self.holder_path)
@@ -374,7 +266,7 @@ class Tracker:
         """No programs: the same maps, and a process that writes them. The tracker so far goes only
         when that is done, but its maps are not the ones that are read from the moment of the swap.
         """
-        former = self.read_pulse()
+        former = self.active.read_pulse()
         has_follower = self.stays or (former is not None and former.is_alive())
         with ExitStack() as stack:
             old = self._old_maps(before)
@@ -385,12 +277,12 @@ class Tracker:
                 fitting = {name for name, fd in old.items() if _fits(name, bpf.map_info(fd), spec)}
             made, replaced = netlink_tier.prepare_maps(spec, old, fitting, stack)
             record = netlink_tier.make_record(spec, verdict, facts, made)
-            record_fd = stack.enter_context(bpf.closing(_record_map(record)))
+            record_fd = stack.enter_context(bpf.closing(record_map.make(record)))
             pulse_fd = stack.enter_context(bpf.closing(pulse.make_map()))
             self.pins.replace({**made, pulse.PIN: pulse_fd, RECORD: record_fd})
             if self.stays:
                 self.follow()
-            started = follower_process.ensure(self.folder, self.read_pulse, has_follower)
+            started = follower_process.ensure(self.folder, self.active.read_pulse, has_follower)
             self._settle_holder(None)
             self._wait_gone(before, Loaded(record))
             if CLOSED in replaced:
@@ -433,8 +325,8 @@ class Tracker:
     def _old_maps(self, before: Loaded) -> dict[str, int]:
         """Descriptors of the maps of the tracker so far, from pins, else by the record's ids."""
         found = {}
-        ids = _numbers(before.record or {}, "maps")
-        for name in _MAPS:
+        ids = record_map.numbers(before.record, "maps")
+        for name in SHAPES:
             fd = self.pins.open(name)
             if fd is None and name in ids:
                 try:
@@ -454,10 +346,10 @@ class Tracker:
 
     def unload(self) -> bool:
         """Takes the tracker out of the kernel; says whether there was one."""
-        if not self.pins.names() and self.holding_process() is None:
+        if not self.pins.names() and self.active.holding_process() is None:
             return False
         with self._locked():
-            before, follower = self.read(), self.read_pulse()
+            before, follower = self.read(), self.active.read_pulse()
             self.pins.remove()
             self._settle_holder(None)
             self._wait_gone(before, Loaded())
@@ -475,7 +367,7 @@ class Tracker:
 
     def _wait_gone(self, before: Loaded, after: Loaded) -> None:
         """Waits until the kernel has detached the former probes: unpinning does not wait for it."""
-        still = set(_probe_links(before)) - set(_probe_links(after))
+        still = record_map.probe_links(before.record) - record_map.probe_links(after.record)
         deadline = time.monotonic() + 10
         while still and time.monotonic() < deadline:
             still = {link_id for link_id in still if _link_exists(link_id)}
@@ -581,7 +473,7 @@ def _make_record(
     last_pass: int,
 ) -> dict[str, object]:
     programs = {probe.role: bpf.prog_info(obj.program_fd(probe.program)) for probe in probes}
-    has_iterators = not _ITERATORS.keys().isdisjoint(links)
+    has_iterators = not record_map.ITERATORS.keys().isdisjoint(links)
     if has_iterators:
         programs["dump"] = bpf.prog_info(obj.program_fd("iter_dump"))
         programs["entries"] = bpf.prog_info(obj.program_fd("iter_entries"))
@@ -599,40 +491,10 @@ def _make_record(
         "programs": {name: info.id for name, info in programs.items()},
         "tags": {name: info.tag for name, info in programs.items()},
         "links": {name: bpf.link_info(fd).id for name, fd in links.items()},
-        "maps": {name: bpf.map_info(obj.map_fd(name)).id for name in _MAPS},
+        "maps": {name: bpf.map_info(obj.map_fd(name)).id for name in SHAPES},
         "loaded_at": int(time.time()),
         "last_pass": last_pass,
     }
-
-
-def _record_map(record: dict[str, object]) -> int:
-    """A map that holds the record: it lives and dies with the pins beside it."""
-    raw = json.dumps(record, separators=(",", ":")).encode()
-    if len(raw) > _RECORD_SIZE:
-        raise LoaderError(f"the record takes {len(raw)} bytes, room is for {_RECORD_SIZE}")
-    fd = bpf.map_create(bpf.ARRAY, 4, _RECORD_SIZE, 1, "btfleet_loaded")
-    bpf.map_update(fd, bytes(4), raw.ljust(_RECORD_SIZE, b"\0"))
-    return fd
-
-
-def _numbers(record: dict[str, object], name: str) -> dict[str, int]:
-    value = record.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _role(pin: str) -> str:
-    """Of the program behind a link."""
-    return _ITERATORS.get(pin) or pin[len(attach.PREFIX) :]
-
-
-def _probe_pins(record: dict[str, object]) -> list[str]:
-    roles = set(_numbers(record, "programs")) - set(_ITERATORS.values())
-    return [attach.PREFIX + role for role in roles]
-
-
-def _probe_links(loaded: Loaded) -> list[int]:
-    links = _numbers(loaded.record or {}, "links")
-    return [number for name, number in links.items() if name not in _ITERATORS]
 
 
 def _link_exists(link_id: int) -> bool:

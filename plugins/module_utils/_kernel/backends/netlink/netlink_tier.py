@@ -21,11 +21,6 @@ from .. import seed
 _REASON = 1500
 
 
-def is_followed(record: Mapping[str, object] | None) -> bool:
-    """Whether it is this tier that is loaded."""
-    return record is not None and record.get("tier") == NETLINK
-
-
 def prepare_maps(
     spec: Spec, old: Mapping[str, int], fitting: set[str], stack: ExitStack
 ) -> tuple[dict[str, int], dict[str, int]]:
