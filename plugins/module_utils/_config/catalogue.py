@@ -15,6 +15,8 @@ from . import strict_json
 from .errors import ConfigError
 
 MAX_CONTENT = 64 * 1024
+# Of a map's entries: 0.7 GB. A mistake that is published to a fleet must not cost each host 3 GB
+MAX_ENTRIES = 4194304
 
 CONNTRACK_KEYS = (
     "allow_fentry_deadlock",
@@ -61,6 +63,12 @@ def _conntrack(data: Mapping[str, Any]) -> dict[str, object]:
         spec = Spec.from_dict({"object_sha256": "0" * 64, **data}).to_dict()
     except InvalidSpec as exc:
         raise ConfigError(str(exc)) from None
+    for key in ("closed_entries", "max_entries"):
+        if key in data and data[key] > MAX_ENTRIES:
+            raise ConfigError(
+                f"{key} is {data[key]}, a config may ask for {MAX_ENTRIES} at the most: "
+                "set more in the inventory"
+            )
     return {key: spec[key] for key in data}
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from .errors import AssetReadError, InvalidSpec
 from .spec import Spec
 
+# Some 200 times what an object of ours has
+_MAX_OBJECT = 16 << 20
 _UNFINISHED = ".btfleet-"
 _OBJECT = re.compile(r"[0-9a-f]{64}\.bpf\.o")
 
@@ -179,11 +181,15 @@ def read_object_file(path: str, sha256: str | None = None) -> bytes:
     """An object file's bytes; raises AssetReadError if it is not to be had or another one."""
     try:
         with open(path, "rb") as stream:
-            content = stream.read()
+            content = stream.read(_MAX_OBJECT + 1)
     except OSError as exc:
         raise AssetReadError(
             f"cannot read the object {path} ({exc.strerror}): install it again"
         ) from None
+    if len(content) > _MAX_OBJECT:
+        raise AssetReadError(
+            f"the object {path} has more than {_MAX_OBJECT >> 20} MiB: it is no object of ours"
+        )
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise AssetReadError(

@@ -60,6 +60,8 @@ def test_the_order_of_tiers_does_not_matter() -> None:
     ("product", "raw", "message"),
     [
         ("CONNTRACK", b'{"max_entries": 1}', "max_entries is 1, needed"),
+        ("CONNTRACK", b'{"max_entries": 4194305}', "max_entries is 4194305, a config may"),
+        ("CONNTRACK", b'{"closed_entries": 16777216}', "closed_entries is 16777216, a config"),
         ("CONNTRACK", b'{"udpv6_enabled": "no"}', "udpv6_enabled is 'no', needed"),
         ("CONNTRACK", b'{"tiers": []}', "tiers is empty"),
         ("CONNTRACK", b'{"btf_path": "/x"}', "unknown setting 'btf_path'"),

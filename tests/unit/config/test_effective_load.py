@@ -23,7 +23,7 @@ from tests.unit.config.test_remote import NO_UDP6, PATH, UDP6, content
 
 BASE = Spec("a" * 64, max_entries=4096)
 OVERRIDDEN = replace(BASE, udpv6_enabled=False)
-HUGE = content({"max_entries": 16777216}, {"max_entries": PATH})
+HUGE = content({"max_entries": 4194304}, {"max_entries": PATH})
 KEYS = UDP6 | {"CONNTRACK.max_entries"}
 
 
@@ -169,7 +169,7 @@ def test_a_key_that_is_not_allowed_is_a_refused_request(tracker: FakeKernel) -> 
 
 def test_a_request_that_does_not_load_leaves_what_runs(tracker: FakeKernel) -> None:
     tracker.running = OVERRIDDEN
-    huge = replace(BASE, max_entries=16777216)
+    huge = replace(BASE, max_entries=4194304)
     tracker.refused = {huge}
     want(tracker, HUGE)
     with pytest.raises(LoaderError, match="out of memory"):
@@ -180,12 +180,12 @@ def test_a_request_that_does_not_load_leaves_what_runs(tracker: FakeKernel) -> N
 
 @pytest.mark.parametrize(
     ("raw", "fingerprint"),
-    [(b"nonsense", None), (HUGE, replace(BASE, max_entries=16777216).fingerprint)],
+    [(b"nonsense", None), (HUGE, replace(BASE, max_entries=4194304).fingerprint)],
 )
 def test_where_nothing_runs_the_base_is_loaded_instead(
     tracker: FakeKernel, raw: bytes, fingerprint: str | None
 ) -> None:
-    tracker.refused = {replace(BASE, max_entries=16777216)}
+    tracker.refused = {replace(BASE, max_entries=4194304)}
     want(tracker, raw)
     result = boot(tracker)
     assert tracker.running == BASE

@@ -199,3 +199,37 @@ def test_a_constant_that_the_object_cannot_hold(good: bytes, name: str, value: i
     parsed = object_file.parse(good, "the object", "x86_64")
     with pytest.raises(AssetReadError, match=f"no constant {name} that can hold {value}: "):
         parsed.with_constants({name: value})
+
+
+def elf(sections: list[tuple[int, int, int]], body: bytes) -> bytes:
+    """An ELF file of BPF code whose sections are (type, offset in `body`, size)."""
+    headers = b"".join(
+        struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, 64 + at, size, 0, 0, 1, 0)
+        for kind, at, size in sections
+    )
+    ident = b"\x7fELF\2\1\1".ljust(16, b"\0")
+    header = struct.pack(
+        *("<16sHHIQQQIHHHHHH", ident, 1, 247, 1, 0, 0, 64 + len(body)),
+        *(0, 64, 0, 0, 64, len(sections), 0),
+    )
+    return header + body + headers
+
+
+def test_sections_that_lie_over_each_other_are_not_copied() -> None:
+    # 1,000 of them over the same 3.8 MB would take 3.8 GB
+    body = b"\0" * 3_800_000
+    content = elf([(1, 0, len(body))] * 1000, body)
+    assert refusal(content) == ("the object has sections that lie over each other: copy it again")
+
+
+def test_sixty_thousand_sections_are_refused_by_their_number() -> None:
+    content = elf([(1, 0, 0)] * 60_000, b"\0")
+    assert refusal(content) == (
+        "the object has 60000 sections, more than 1024: it is no object of ours"
+    )
+
+
+def test_a_name_without_an_end_is_not_read_to_the_end_of_the_file() -> None:
+    body = b"x" * 3_800_000
+    content = elf([(1, 0, len(body)), *[(8, 0, 0)] * 1000], body)
+    assert "truncated or corrupt" in refusal(content)

@@ -25,7 +25,8 @@ from btfleet._kernel.conntrack import record_map
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
 from btfleet._kernel.errors import BtfNotFound, LoaderError
 from btfleet._kernel.host.facts import BtfFacts, Facts, Probe
-from btfleet._kernel.loader import telemetry
+from btfleet._kernel.host.support import Verdict
+from btfleet._kernel.loader import memory, telemetry
 from btfleet._kernel.loader import tracker as tracker_module
 from btfleet._kernel.loader.state import Loaded
 from btfleet._kernel.loader.tracker import Tracker
@@ -355,7 +356,31 @@ def test_a_map_fits_if_the_spec_wants_its_size(
     host: Host, name: str, changed: dict[str, int], fits: bool
 ) -> None:
     spec = replace(host.spec, **changed)  # type: ignore[arg-type]
-    assert tracker_module._fits(name, bpf.map_info(host.maps[name]), spec) is fits
+    before = host.tracker.read()
+    kept = tracker_module._kept(host.maps, spec, before, is_netlink=False)
+    assert (name in kept) is fits
+
+
+def test_a_new_map_of_closed_flows_needs_a_new_one_of_live_flows_too(host: Host) -> None:
+    spec, before = replace(host.spec, closed_entries=4096), host.tracker.read()
+    assert tracker_module._kept(host.maps, spec, before, is_netlink=False) == {COUNTERS_MAP}
+    # Nor does a process go on with the maps of programs
+    assert tracker_module._kept(host.maps, host.spec, before, is_netlink=True) == set()
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_anything_is_changed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = Verdict(True, "core/kprobe", "pinned", {})
+    monkeypatch.setattr(tracker_module, "_require", lambda *_arguments: verdict)
+    monkeypatch.setattr(memory, "available_of", lambda _text: 10**9)
+    before = host.tracker.read()
+    huge = replace(host.spec, max_entries=16777216)
+    host.tracker.check(host.spec)
+    for attempt in (host.tracker.check, host.tracker.load):
+        with pytest.raises(LoaderError, match=r"the maps need 29.. MB, there are 1000 MB"):
+            attempt(huge)
+    assert host.tracker.read() == before
 
 
 # --- unloading -----------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ EM_BPF = 247
 SHT_SYMTAB = 2
 SHT_NOBITS = 8
 
+# Far more than an object of ours has
+_MAX_SECTIONS = 1024
+_MAX_NAME = 256
+
 _MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 
@@ -103,8 +107,15 @@ def _parse_elf(content: bytes, name: str, arch: str) -> ObjectFile:
         raise AssetReadError(f"{name} holds {found} code, not BPF: expected a BPF object file")
     if shentsize != _SECTION.size or not shnum:
         raise ValueError("section headers")
+    if shnum > _MAX_SECTIONS:
+        raise AssetReadError(
+            f"{name} has {shnum} sections, more than {_MAX_SECTIONS}: it is no object of ours"
+        )
     headers = [_SECTION.unpack_from(content, shoff + i * shentsize) for i in range(shnum)]
-    bodies = [_body(content, h) for h in headers]
+    sizes = [_size(content, h) for h in headers]
+    if sum(sizes) > len(content):
+        raise AssetReadError(f"{name} has sections that lie over each other: copy it again")
+    bodies = [content[h[4] : h[4] + size] for h, size in zip(headers, sizes)]
     names = [_string(bodies[shstrndx], h[0]) for h in headers]
     sections = dict(zip(names, bodies))
     about = _about(sections, name)
@@ -131,17 +142,17 @@ def _parse_elf(content: bytes, name: str, arch: str) -> ObjectFile:
     )
 
 
-def _body(content: bytes, header: tuple[int, ...]) -> bytes:
+def _size(content: bytes, header: tuple[int, ...]) -> int:
+    """How many bytes a section takes in the file."""
     if header[1] == SHT_NOBITS:
-        return b""
-    body = content[header[4] : header[4] + header[5]]
-    if len(body) != header[5]:
+        return 0
+    if header[4] + header[5] > len(content):
         raise ValueError("section beyond the end of the file")
-    return body
+    return header[5]
 
 
 def _string(table: bytes, offset: int) -> str:
-    return table[offset : table.index(b"\0", offset)].decode("ascii")
+    return table[offset : table.index(b"\0", offset, offset + _MAX_NAME)].decode("ascii")
 
 
 def _about(sections: dict[str, bytes], name: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Iterator
+from typing import Iterator, Mapping
 
 from ..backends import attach, held_links, holder, keeper_unit, seed
 from ..backends.netlink import follower_process, netlink_tier, pulse
@@ -27,7 +27,7 @@ from ..bpf.bpffs import FOLDER, RECORD, Pins, check_mounted
 from ..bpf.libbpf import BpfObject, Libbpf
 from ..btf import archive, needed_types
 from ..conntrack import reading, record_map
-from ..conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
+from ..conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES
 from ..conntrack.record_map import is_followed
 from ..errors import BtfNotFound, LoaderError, TrackerError
 from ..host.facts import (
@@ -41,7 +41,7 @@ from ..host.modules import MODULE, NETLINK_MODULE, module_number, module_state
 from ..host.support import HELD, Verdict, assess, hint
 from ..spec import NETLINK, RUNTIME, Spec
 from ..store import Store
-from . import telemetry
+from . import memory, telemetry
 from .state import Active, Loaded
 
 LOCK = "/run/btfleet/loader.lock"
@@ -162,7 +162,18 @@ class Tracker:
     def check(self, spec: Spec) -> Verdict:
         """What a load would be refused for before it touches the kernel, as the same errors."""
         self.require_bpffs()
-        return _require(gather(spec.btf_path), spec)
+        verdict = _require(gather(spec.btf_path), spec)
+        self._require_memory(spec, self.read(), verdict)
+        return verdict
+
+    def _require_memory(self, spec: Spec, before: Loaded, verdict: Verdict) -> None:
+        old = self._old_maps(before)
+        try:
+            kept = _kept(old, spec, before, verdict.tier == NETLINK)
+        finally:
+            for fd in old.values():
+                os.close(fd)
+        memory.require(spec, kept)
 
     def _load(self, spec: Spec, before: Loaded) -> Outcome:
         content = self.store.read_object(spec.object_sha256)
@@ -170,6 +181,7 @@ class Tracker:
         load_modules()
         facts = gather(spec.btf_path)
         verdict = _require(facts, spec)
+        self._require_memory(spec, before, verdict)
         if verdict.tier == NETLINK:
             return self._load_netlink(spec, before, facts, verdict)
         probes = attach.probes_of(str(verdict.tier), facts.symbols)
@@ -272,9 +284,7 @@ class Tracker:
             old = self._old_maps(before)
             for fd in old.values():
                 stack.callback(os.close, fd)
-            fitting = set()
-            if is_followed(before.record):
-                fitting = {name for name, fd in old.items() if _fits(name, bpf.map_info(fd), spec)}
+            fitting = _kept(old, spec, before, is_netlink=True)
             made, replaced = netlink_tier.prepare_maps(spec, old, fitting, stack)
             record = netlink_tier.make_record(spec, verdict, facts, made)
             record_fd = stack.enter_context(bpf.closing(record_map.make(record)))
@@ -308,11 +318,7 @@ class Tracker:
         obj.set_max_entries(CLOSED, spec.closed_entries)
         others = {}
         old = self._old_maps(before)
-        fitting = {name for name, fd in old.items() if _fits(name, bpf.map_info(fd), spec)}
-        if CLOSED not in fitting:
-            fitting.discard(LIVE)
-        if is_followed(before.record):  # the follower writes to them until it sees that it is over
-            fitting.clear()
+        fitting = _kept(old, spec, before, is_netlink=False)
         for name, fd in old.items():
             stack.callback(os.close, fd)
             if name in fitting:
@@ -429,13 +435,16 @@ def load_modules() -> None:
             )
 
 
-def _fits(name: str, info: bpf.MapInfo, spec: Spec) -> bool:
-    wanted = {
-        LIVE: spec.max_entries,
-        CLOSED: spec.closed_entries,
-        COUNTERS_MAP: len(COUNTERS),
-    }
-    return info.max_entries == wanted[name]
+def _kept(old: Mapping[str, int], spec: Spec, before: Loaded, is_netlink: bool) -> set[str]:
+    """Which maps so far (descriptors by name) a load of `spec` goes on using."""
+    if is_followed(before.record) != is_netlink:
+        # Cookies differ, and a follower writes to its maps until it sees that it is over
+        return set()
+    wanted = memory.sizes(spec)
+    kept = {name for name, fd in old.items() if bpf.map_info(fd).max_entries == wanted[name]}
+    if CLOSED not in kept and not is_netlink:
+        kept.discard(LIVE)  # see `_prepare_maps`
+    return kept
 
 
 def _last_pass(before: Loaded) -> int:
