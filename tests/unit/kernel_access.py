@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf.libc import CLONE_NEWNS, unshare
+
+Result = TypeVar("Result")
 
 
 def _refusal() -> str | None:
@@ -162,6 +166,32 @@ def namespace() -> Iterator[str]:
             yield f"/proc/{holder.pid}/ns/net"
         finally:
             holder.kill()
+
+
+def in_own_mounts(function: Callable[[], Result]) -> Result:
+    """Return what `function` returns in a child process that may mount as it likes."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+
+    def body() -> None:
+        unshare(CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        writer.send(function())
+
+    child = multiprocessing.get_context("fork").Process(target=body)
+    child.start()
+    writer.close()
+    try:
+        result: Result = reader.recv()
+    except EOFError:
+        pytest.fail("the child failed: its traceback is above")
+    finally:
+        child.join(60)
+    return result
+
+
+def bind(source: str, target: str) -> None:
+    """Mount a file or folder at another place as well."""
+    subprocess.run(["mount", "--bind", source, target], check=True)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.agent_s
     StateUnreadable,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host import systemd
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrack import netns
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrack import namespaces
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader import telemetry
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
 
@@ -99,9 +99,9 @@ def _number(text: str | None) -> int:
 def _flows() -> dict[int, int]:
     """The kernel's number of flows in each namespace, by inode number."""
     found = {}
-    for inode, path in netns.find().items():
+    for number, namespace in namespaces.find().items():
         try:
-            found[inode] = netns.run_inside(path, _count)
+            found[number] = namespace.run(_count)
         except (OSError, ValueError):  # gone meanwhile, or without conntrack
             continue
     return found

@@ -22,15 +22,16 @@ from btfleet._kernel.backends.netlink.flow_table import FlowTable
 from btfleet._kernel.backends.netlink.follower import Follower
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.bpffs import Pins
-from btfleet._kernel.conntrack import netns, record_map, table
+from btfleet._kernel.conntrack import namespaces, record_map, table
 from btfleet._kernel.conntrack.ctnetlink import Direction, Flow
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from btfleet._kernel.conntrack.namespaces import Gone, Namespace
 from btfleet._kernel.host.facts import BtfFacts, Facts
 from btfleet._kernel.host.support import Verdict
 from btfleet._kernel.spec import Spec
 
 from tests.unit.kernel.nat_namespace import End, Router, eventually, needs_nat, router
-from tests.unit.kernel_access import bpffs_at
+from tests.unit.kernel_access import bpffs_at, namespace
 
 pytestmark = needs_nat
 
@@ -193,7 +194,7 @@ def test_as_many_namespaces_as_there_are_descriptors_for_are_followed_and_the_re
         assert eventually(lambda: tier.pulse.no_descriptor >= 2)
         said = tier.pulse
         assert (said.namespaces, said.no_entry) == (1, 0)
-        assert said.unfollowed_inode in netns.find()
+        assert said.unfollowed_inode in namespaces.find()
         (line,) = pulse.unfollowed(said)
         assert "no file descriptor is left" in line
         assert inode(one) != inode(other)
@@ -202,14 +203,13 @@ def test_as_many_namespaces_as_there_are_descriptors_for_are_followed_and_the_re
 def test_a_namespace_that_cannot_be_entered_is_said_to_be_that(
     tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, closed = netns.find, f"{nat.path[: -len('net')]}mnt"
-    number = inode(nat)
+    number, found = inode(nat), namespaces.find
 
-    def find() -> dict[int, str]:
-        # setns(2) refuses it
-        return {**found(), number: closed}
+    def find(descriptors: bool = True) -> dict[int, Namespace]:
+        # It is there, and what is known of it leads elsewhere
+        return {**found(descriptors), number: Namespace(number, ["/dev/null"])}
 
-    monkeypatch.setattr(netns, "find", find)
+    monkeypatch.setattr(namespaces, "find", find)
     tier.follow()
     assert eventually(lambda: tier.pulse.no_entry == 1)
     assert tier.pulse.unfollowed_inode == number
@@ -221,13 +221,20 @@ def test_a_namespace_that_cannot_be_entered_is_said_to_be_that(
 def test_a_path_that_leads_to_another_namespace_by_now_is_not_followed_as_this_one(
     nat: Router,
 ) -> None:
-    with pytest.raises(FileNotFoundError):
-        ct_watch.Watch(inode(nat), "/proc/self/ns/net")
+    with namespace() as other:
+        watch = ct_watch.Watch(Namespace(inode(nat), [other]))
+        nat.send(0.1)
+        query = watch.query()
+        assert query.count > 0
+        query.close()
+        watch.close()
+    with pytest.raises(Gone):
+        ct_watch.Watch(Namespace(17, [nat.path]))
 
 
 def test_a_namespace_takes_one_descriptor(nat: Router) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    watch = ct_watch.Watch(inode(nat), nat.path)
+    watch = ct_watch.Watch(Namespace(inode(nat), [nat.path]))
     assert len(os.listdir("/proc/self/fd")) == before + 1
     watch.close()
 
@@ -258,6 +265,21 @@ def test_a_namespace_that_comes_is_followed_and_one_that_goes_is_let_go(tier: Ti
         assert eventually(lambda: not tier.flows(LIVE, number))
         assert tier.flows(CLOSED, number) == before
         assert eventually(lambda: "w0" not in stays.run("ip", "-o", "link"))
+
+
+def test_a_namespace_that_a_descriptor_alone_holds_by_now_is_followed_on(tier: Tier) -> None:
+    tier.follow()
+    with router() as nat:
+        held = os.open(nat.path, os.O_RDONLY)
+        number, sent = inode(nat), nat.send(0.3)
+        assert eventually(lambda: len(tier.flows(LIVE, number)) == sent)
+    try:
+        beat = tier.pulse.beat_ns
+        assert eventually(lambda: tier.pulse.beat_ns > beat + 3 * 10**9)
+        assert eventually(lambda: len(tier.flows(LIVE, number)) == sent)
+    finally:
+        os.close(held)
+    assert eventually(lambda: not tier.flows(LIVE, number))
 
 
 def test_a_namespace_with_the_number_of_one_that_is_gone_waits_for_its_entries_to_be_closed(

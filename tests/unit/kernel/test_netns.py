@@ -1,40 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Namespaces are found by process and by mount, and work inside one leaves the caller's alone."""
+"""Numbers and names of namespaces."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from btfleet._kernel.conntrack import netns
+from btfleet._kernel.conntrack import namespaces, netns
 
-from tests.unit.kernel_access import namespace, needs_root
-
-
-@pytest.fixture
-def other() -> Iterator[str]:
-    with namespace() as path:
-        yield path
+from tests.unit.kernel_access import bind, in_own_mounts, namespace, needs_root
 
 
-def test_the_own_namespace_is_among_all() -> None:
+def test_the_own_number_is_what_the_kernel_calls_it() -> None:
     number = int(os.readlink("/proc/self/ns/net").removeprefix("net:[").removesuffix("]"))
     assert netns.own() == number
-    found = netns.find()
-    assert number in found
-    assert os.stat(found[number]).st_ino == number
-
-
-@needs_root
-def test_a_namespace_of_a_process_is_found(other: str) -> None:
-    number = os.stat(other).st_ino
-    assert number != netns.own()
-    assert os.stat(netns.find()[number]).st_ino == number
 
 
 @needs_root
@@ -44,64 +26,31 @@ def test_a_namespace_that_only_a_mount_holds_is_found_and_has_its_name() -> None
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         number = os.stat(f"/run/netns/{name}").st_ino
-        assert netns.find()[number] == f"/run/netns/{name}"
+        assert f"/run/netns/{name}" in namespaces.find()[number].paths
         assert netns.names()[number] == name
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
     assert number not in netns.names()
 
 
-def test_without_any_names_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(path: str) -> None:
-        raise FileNotFoundError(2, "No such file or directory", path)
-
-    monkeypatch.setattr(os, "scandir", missing)
+def test_without_any_names_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netns, "_NAMES", str(tmp_path / "none"))
     assert netns.names() == {}
 
 
 @needs_root
-def test_work_is_done_inside_and_the_caller_stays_outside(other: str) -> None:
-    before = netns.own()
-    seen = netns.run_inside(other, lambda: os.stat("/proc/thread-self/ns/net").st_ino)
-    assert seen == os.stat(other).st_ino
-    assert os.stat("/proc/thread-self/ns/net").st_ino == before
-    assert netns.own() == before
-    assert threading.active_count() == 1
+def test_a_file_that_is_no_namespace_gives_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("plain", "real"):
+        (tmp_path / name).touch()
+    (tmp_path / "broken").symlink_to("/nowhere")
+    monkeypatch.setattr(netns, "_NAMES", str(tmp_path))
 
+    with namespace() as path:
 
-@needs_root
-def test_interfaces_inside_are_the_namespaces_own(other: str) -> None:
-    inside = netns.run_inside(other, lambda: Path("/proc/thread-self/net/dev").read_text())
-    assert [line.split(":")[0].strip() for line in inside.splitlines()[2:]] == ["lo"]
+        def body() -> dict[int, str]:
+            bind(path, str(tmp_path / "real"))
+            return netns.names()
 
-
-@needs_root
-@pytest.mark.parametrize("kind", [ValueError, PermissionError, KeyboardInterrupt])
-def test_an_error_inside_is_the_callers(other: str, kind: type[BaseException]) -> None:
-    def fail() -> None:
-        raise kind("inside")
-
-    before = netns.own()
-    with pytest.raises(kind, match="inside"):
-        netns.run_inside(other, fail)
-    assert netns.own() == before
-
-
-def test_a_namespace_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        netns.run_inside(str(tmp_path / "gone"), lambda: None)
-
-
-@needs_root
-def test_a_file_that_is_no_namespace() -> None:
-    with pytest.raises(OSError, match="Invalid argument"):
-        netns.run_inside("/dev/null", lambda: None)
-    with pytest.raises(OSError, match="Invalid argument"):
-        netns.run_inside("/proc/self/ns/mnt", lambda: None)
-
-
-@needs_root
-def test_no_descriptor_stays_open(other: str) -> None:
-    before = os.listdir("/proc/self/fd")
-    netns.run_inside(other, lambda: None)
-    assert os.listdir("/proc/self/fd") == before
+        assert in_own_mounts(body) == {os.stat(path).st_ino: "real"}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import struct
 import subprocess
@@ -13,8 +15,9 @@ from dataclasses import replace
 import pytest
 from btfleet._kernel.backends import seed
 from btfleet._kernel.bpf import bpf
-from btfleet._kernel.conntrack import netns
+from btfleet._kernel.conntrack import namespaces
 from btfleet._kernel.conntrack.layout import LOAD
+from btfleet._kernel.conntrack.namespaces import Namespace
 from btfleet._kernel.errors import LoaderError
 
 from tests.unit.kernel_access import (
@@ -35,6 +38,10 @@ needs_conntrack = pytest.mark.skipif(shutil.which("conntrack") is None, reason="
 def other() -> Iterator[str]:
     with namespace() as path:
         yield path
+
+
+def inside(path: str, function: Callable[[], None]) -> None:
+    Namespace(os.stat(path).st_ino, [path]).run(function)
 
 
 def conntrack(path: str, *arguments: str) -> str:
@@ -100,7 +107,7 @@ def test_a_dump_is_read_to_its_end(other: str, count: int, monkeypatch: pytest.M
         return original(datagram)
 
     monkeypatch.setattr(seed, "_ends", recorded)
-    netns.run_inside(other, lambda: seed.drain_dump(seed.random_portid()))
+    inside(other, lambda: seed.drain_dump(seed.random_portid()))
     listed = conntrack(other, "-L").splitlines()
     flow, done = 1 << 8, 3
     assert seen.count(flow) == len(listed) == count
@@ -117,7 +124,7 @@ def test_two_dumps_cannot_have_one_port_id(other: str) -> None:
             seed.drain_dump(0x80001234)
 
     with pytest.raises(OSError, match="Address already in use"):
-        netns.run_inside(other, twice)
+        inside(other, twice)
 
 
 @pytest.mark.parametrize(
@@ -238,18 +245,19 @@ class Passes(seed.MapCalls):
         super().__init__(lambda load: told.append(LOAD.unpack(load)[2]))
 
 
-def only(path: str) -> Callable[[], dict[int, str]]:
-    return lambda: {MASQUERADED.netns: path}
+def only(path: str) -> Callable[[], dict[int, Namespace]]:
+    inode = os.stat(path).st_ino
+    return lambda: {inode: Namespace(inode, [path])}
 
 
 @needs_bpf
 def test_a_round_of_two_passes_is_enough_where_nothing_is_stale(
     other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(netns, "find", only(other))
+    monkeypatch.setattr(namespaces, "find", only(other))
     passes: list[int] = []
     with tracker_map() as fd:
-        replace(MASQUERADED, generation=1).write(fd)
+        replace(MASQUERADED, netns=os.stat(other).st_ino, generation=1).write(fd)
         assert seed.take_in(fd, Passes(passes), seed.random_portid(), 254) == 1
         assert bpf.map_fill(fd, bpf.map_info(fd)) == 2
     assert passes == [255, 1]
@@ -259,10 +267,11 @@ def test_a_round_of_two_passes_is_enough_where_nothing_is_stale(
 def test_a_removal_is_followed_by_another_round(
     other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(netns, "find", only(other))
+    monkeypatch.setattr(namespaces, "find", only(other))
     passes: list[int] = []
     with tracker_map() as fd:
-        replace(MASQUERADED, generation=9, created_ns=0).write(fd)
+        inode = os.stat(other).st_ino
+        replace(MASQUERADED, netns=inode, generation=9, created_ns=0).write(fd)
         assert seed.take_in(fd, Passes(passes), seed.random_portid(), 0) == 4
         assert bpf.map_fill(fd, bpf.map_info(fd)) == 0
     assert passes == [1, 2, 3, 4]
@@ -272,7 +281,7 @@ def test_a_removal_is_followed_by_another_round(
 def test_rounds_end_even_if_something_is_always_stale(
     other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(netns, "find", only(other))
+    monkeypatch.setattr(namespaces, "find", only(other))
     monkeypatch.setattr(seed, "_remove", lambda *_arguments: 1)
     passes: list[int] = []
     with tracker_map() as fd:
@@ -282,19 +291,35 @@ def test_rounds_end_even_if_something_is_always_stale(
 
 @needs_bpf
 def test_a_namespace_that_disappears_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netns, "find", only("/proc/0/ns/net"))
+    # Found, and not any more when it is looked for again
+    answers = itertools.cycle([{17: Namespace(17, ["/proc/0/ns/net"])}, {}])
+    monkeypatch.setattr(namespaces, "find", lambda: next(answers))
     with tracker_map() as fd:
         assert seed.take_in(fd, seed.MapCalls(), seed.random_portid(), 0) == 2
 
 
 @needs_bpf
-def test_a_namespace_that_cannot_be_read_stops_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netns, "find", only("/dev/null"))
+def test_a_namespace_that_cannot_be_entered_stops_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "find", lambda: {17: Namespace(17, ["/dev/null"])})
     with tracker_map() as fd, pytest.raises(LoaderError) as caught:
         seed.take_in(fd, seed.MapCalls(), seed.random_portid(), 0)
     assert str(caught.value) == (
-        "cannot read the conntrack table of namespace 4026531840 (Invalid argument): "
+        "cannot enter network namespace 17 (/dev/null: leads elsewhere (a later mount hides it)): "
         "existing flows would be missing, so nothing was loaded"
+    )
+
+
+@needs_bpf
+def test_a_namespace_whose_table_cannot_be_read_stops_the_load(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespaces, "find", only(other))
+    monkeypatch.setattr(seed, "_COUNT_FILE", "/nowhere/count")
+    with tracker_map() as fd, pytest.raises(LoaderError) as caught:
+        seed.take_in(fd, seed.MapCalls(), seed.random_portid(), 0)
+    assert str(caught.value) == (
+        f"cannot read the flows of network namespace {os.stat(other).st_ino} (No such file or "
+        "directory): existing flows would be missing, so nothing was loaded"
     )
 
 
@@ -307,7 +332,7 @@ def test_empty_tables_are_not_asked_for(
     add_flows(other, count)
     portids: list[int] = []
     monkeypatch.setattr(seed, "drain_dump", portids.append)
-    netns.run_inside(other, lambda: seed._drain_if_any(5))
+    inside(other, lambda: seed._drain_if_any(5))
     assert portids == ([5] if asked else [])
 
 

@@ -16,7 +16,7 @@ import time
 from typing import Callable, Iterator
 
 from ..bpf import bpf
-from ..conntrack import netns
+from ..conntrack import namespaces
 from ..conntrack.layout import GENERATION_OFFSET, KEY, LOAD, VALUE
 from ..errors import LoaderError
 
@@ -170,17 +170,16 @@ def take_in(live_fd: int, maps: MapCalls, portid: int, last: int) -> int:
 def _one_pass(portid: int) -> set[int]:
     """Dumps every namespace; the inode numbers of those that were there."""
     visited = set()
-    for inode, path in netns.find().items():
+    for number, namespace in namespaces.find().items():
         try:
-            netns.run_inside(path, lambda: _drain_if_any(portid))
-            visited.add(inode)
-        except FileNotFoundError:
+            namespace.run(lambda: _drain_if_any(portid))
+            visited.add(number)
+        except namespaces.Gone:
             continue
         except OSError as exc:
-            if not os.path.exists(path):
-                continue
+            failed = "enter" if isinstance(exc, namespaces.CannotEnter) else "read the flows of"
             raise LoaderError(
-                f"cannot read the conntrack table of namespace {inode} ({exc.strerror}): "
+                f"cannot {failed} network namespace {number} ({exc.strerror}): "
                 "existing flows would be missing, so nothing was loaded"
             ) from None
     return visited
@@ -189,8 +188,8 @@ def _one_pass(portid: int) -> set[int]:
 def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: set[int]) -> int:
     """Removes stale entries; their number.
 
-    Only in the namespaces that were visited: one that nothing but an open descriptor keeps alive
-    cannot be found, and its entries are as good as ever.
+    Only in the namespaces that were visited: one that sockets alone keep alive is never found, and
+    its entries are as good as ever.
     """
     removed = 0
     for key, value in stale:

@@ -16,8 +16,9 @@ import socket
 from typing import Callable, Iterator, TypeVar
 
 from ...bpf import bpf
-from ...conntrack import ctnetlink, netns
+from ...conntrack import ctnetlink
 from ...conntrack.ctnetlink import GROUP_DESTROY, GROUP_NEW, NETLINK_NETFILTER, Flow, Message
+from ...conntrack.namespaces import Namespace
 from .balance import Balance
 
 _SOL_NETLINK = 270
@@ -42,31 +43,29 @@ class Overrun(Exception):
 
 class Watch:
     """A socket in one namespace. It keeps that alive, so it has to be closed once the namespace is
-    not found any more. Raises OSError if the namespace cannot be entered or listened to, and
-    FileNotFoundError if it is another one by now.
+    not found any more. Raises OSError if the namespace cannot be entered (`namespaces` has the
+    kinds) or listened to.
     """
 
-    def __init__(self, inode: int, path: str) -> None:
-        self.inode = inode
+    def __init__(self, namespace: Namespace) -> None:
+        self.inode = namespace.inode
         # Flows that the last dump found and no event had announced: their end may go unannounced
         self.unannounced = 0
         # When it is to be compared with the kernel's table next (monotonic seconds; 0: at once)
         self.due = 0.0
         self.balance = Balance()
         self.is_silent = False
-        self._events = netns.run_inside(path, self._begin)
+        self._events = namespace.run(self._begin)
 
     def _begin(self) -> socket.socket:
-        if os.stat("/proc/thread-self/ns/net").st_ino != self.inode:
-            raise FileNotFoundError(errno.ENOENT, "it leads to another namespace by now")
         self.is_silent = _read("events") == 0
         return _listen()
 
     def _inside(self, function: Callable[[], _Result]) -> _Result:
         """Run it in the namespace of the socket, whatever has become of its path."""
-        namespace = fcntl.ioctl(self._events.fileno(), _SIOCGSKNS)
-        with bpf.closing(namespace):
-            return netns.run_inside(f"/proc/self/fd/{namespace}", function)
+        opened = fcntl.ioctl(self._events.fileno(), _SIOCGSKNS)
+        with bpf.closing(opened):
+            return Namespace(self.inode, [f"/proc/self/fd/{opened}"]).run(function)
 
     def fileno(self) -> int:
         """Of the socket that events come to."""

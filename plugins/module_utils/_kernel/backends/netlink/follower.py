@@ -15,14 +15,13 @@ import os
 import select
 import sys
 import time
-from concurrent import futures
 from contextlib import closing
 from itertools import chain, islice
 from typing import Iterator
 
 from ...bpf import bpf
 from ...bpf.bpffs import FOLDER, RECORD, Pins
-from ...conntrack import netns, record_map
+from ...conntrack import namespaces, record_map
 from ...conntrack.ctnetlink import COUNT, NEW, Message
 from ...conntrack.layout import (
     CLOSED,
@@ -32,6 +31,7 @@ from ...conntrack.layout import (
     GENERATION_OFFSET,
     LIVE,
 )
+from ...conntrack.namespaces import Namespace
 from ...spec import NETLINK, Spec
 from ..seed import next_pass
 from . import descriptors, flow_table, pulse
@@ -39,12 +39,11 @@ from .ct_watch import Overrun, Queries, Watch
 from .flow_table import FlowTable
 from .pulse import Pulse
 
-# netns imports it late, which a process that outlives its program's files must not do
-_NETNS_NEEDS = futures.ThreadPoolExecutor
-
 # Seconds
 _TICK = 0.25
 _LOOK_FOR_NAMESPACES = 1.0
+# A look at all open files of the host as well, for namespaces that nothing else holds
+_LOOK_AT_DESCRIPTORS = 60.0
 # Between comparisons with the kernel's table: where all flows were announced, and where not
 _COMPARE, _COMPARE_SOON = 60.0, 1.0
 # Between looks at the kernel's numbers of flows: at the least, and per namespace
@@ -110,6 +109,9 @@ class Follower:
         self._pulse = Pulse()
         self._taken_in = False
         self._next_look = self._next_beat = self._next_count = self._next_compare = 0.0
+        # Whether a namespace may have been taken for gone that a descriptor holds
+        self._in_doubt = True
+        self._descriptors_due = 0.0
         # How long it took to go through the live entries
         self._walk_took = 0.0
         self._complained = 0.0
@@ -293,7 +295,7 @@ class Follower:
 
     def _look_for_namespaces(self) -> None:
         begin = time.monotonic()
-        found = netns.find()
+        found = self._find_namespaces(begin)
         gone = set(self._watches) - set(found)
         for inode in gone:
             self._leave(inode)
@@ -301,26 +303,38 @@ class Follower:
             self._gone |= gone
             self._remains = chain(self._remains, self._entries_of(gone))
         self._unreachable = {}
-        for inode, path in found.items():
+        for inode, namespace in found.items():
             # A new one may have the number of one that is gone: not before that one's entries are
             if inode not in self._watches and inode not in self._gone:
-                self._enter(inode, path)
+                self._enter(namespace)
         now = time.monotonic()
         self._next_look = now + max(_LOOK_FOR_NAMESPACES, (now - begin) / _SHARE)
 
-    def _enter(self, inode: int, path: str) -> None:
+    def _find_namespaces(self, now: float) -> dict[int, Namespace]:
+        """Return all namespaces. Those that open descriptors alone hold are found now and then, and
+        soon after another kind of holder has gone; seldom on a host with very many files.
+        """
+        found = namespaces.find(descriptors=False)
+        self._in_doubt |= not self._watches.keys() <= found.keys()
+        if now >= self._descriptors_due + (0 if self._in_doubt else _LOOK_AT_DESCRIPTORS):
+            found = namespaces.find()
+            self._in_doubt = False
+            end = time.monotonic()
+            self._descriptors_due = end + (end - now) / _SHARE
+        return found
+
+    def _enter(self, namespace: Namespace) -> None:
         try:
             if len(self._watches) >= self._most_watches:
                 raise OSError(errno.EMFILE, "no file descriptor is left for it")
-            watch = Watch(inode, path)
-        except FileNotFoundError:  # gone meanwhile
+            watch = Watch(namespace)
+        except namespaces.Gone:
             return
         except OSError as exc:
-            if os.path.exists(path):
-                self._unreachable[inode] = exc.errno or 0
-                self._complain(f"cannot follow network namespace {inode} ({exc.strerror})")
+            self._unreachable[namespace.inode] = exc.errno or 0
+            self._complain(f"cannot follow network namespace {namespace.inode} ({exc.strerror})")
             return
-        self._watches[inode] = watch
+        self._watches[namespace.inode] = watch
         self._poll.register(watch.fileno(), select.EPOLLIN)
 
     def _leave(self, inode: int) -> None:
