@@ -44,8 +44,8 @@ struct conntrack_load load_step = { .generation = 1 };
 
 const char object_license[] SEC("license") = "GPL";
 /* Read by user space before it hands the file to libbpf, which passes over this section. */
-const char about[] SEC("btfleet") = "layout=1 arch=" TARGET_ARCH;
-_Static_assert(CONNTRACK_LAYOUT == 1, "say the new layout in the btfleet section as well");
+const char about[] SEC("btfleet") = "layout=2 arch=" TARGET_ARCH;
+_Static_assert(CONNTRACK_LAYOUT == 2, "say the new layout in the btfleet section as well");
 
 /* Sizes are the spec's; the loader sets them. */
 struct {
@@ -69,6 +69,14 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* When the last namespace ended that had an inode number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} netns_ended SEC(".maps");
+
 /* What running calls of a function were called with, by where their stack frames begin. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -91,90 +99,113 @@ static __always_inline void count(__u32 counter)
 		*value += 1;
 }
 
-#define TUPLE_OFFSET(field)                                                                        \
-	__builtin_preserve_field_info(((struct nf_conntrack_tuple *)0)->field,                     \
-				      BPF_FIELD_BYTE_OFFSET)
+#define OFFSET(type, field) __builtin_preserve_field_info(((type *)0)->field, BPF_FIELD_BYTE_OFFSET)
+#define CT_OFFSET(field) OFFSET(struct nf_conn, field)
+#define TUPLE_OFFSET(field) OFFSET(struct nf_conntrack_tuple, field)
 
-static __always_inline void copy_addr(struct conntrack_addr *to, const void *from, __u8 family)
+/*
+ * What is read of a flow lies side by side in every kernel so far (zone, tuplehash, status,
+ * ct_net), so one copy takes it all. Where each member lies inside is relocated like any other
+ * offset.
+ */
+struct copy {
+	__u64 words[18];
+};
+
+/* From here; eight bytes at a time are copied fastest. */
+static __always_inline __u32 copy_start(void)
 {
-	const __u32 *word = from;
-
-	to->word[0] = word[0];
-	/* The kernel leaves these zero for IPv4; a key must not depend on it. */
-	to->word[1] = family == AF_INET6 ? word[1] : 0;
-	to->word[2] = family == AF_INET6 ? word[2] : 0;
-	to->word[3] = family == AF_INET6 ? word[3] : 0;
+	if (bpf_core_field_exists(((struct nf_conn *)0)->zone))
+		return CT_OFFSET(zone) & ~7U;
+	return CT_OFFSET(tuplehash);
 }
 
-/* One read for the whole tuple; where its members lie inside is relocated like any other offset. */
-static __always_inline int read_tuple(struct conntrack_key *key,
-				      const struct nf_conntrack_tuple *tuple)
+static __always_inline const void *copied(const struct copy *copy, __u32 offset)
 {
-	__u64 storage[5] = {};
-	const char *raw = (const char *)storage;
-
-	if (bpf_probe_read_kernel(storage, sizeof(storage), tuple))
-		return -1;
-	key->family = *(const __u16 *)(raw + TUPLE_OFFSET(src.l3num));
-	key->protocol = *(const __u8 *)(raw + TUPLE_OFFSET(dst.protonum));
-	copy_addr(&key->saddr, raw + TUPLE_OFFSET(src.u3), key->family);
-	copy_addr(&key->daddr, raw + TUPLE_OFFSET(dst.u3), key->family);
-	key->sport = bpf_ntohs(*(const __be16 *)(raw + TUPLE_OFFSET(src.u.all)));
-	key->dport = bpf_ntohs(*(const __be16 *)(raw + TUPLE_OFFSET(dst.u.all)));
-	return 0;
+	return (const char *)copy + (offset - copy_start());
 }
 
-static __noinline int read_flow(const struct nf_conn *ct, struct flow *flow)
+static __always_inline int copy_flow(struct copy *copy, const struct nf_conn *ct)
 {
-	__u32 netns;
-	struct net *net;
-
-	if (read_tuple(&flow->orig, &ct->tuplehash[DIR_ORIGINAL].tuple) ||
-	    read_tuple(&flow->reply, &ct->tuplehash[DIR_REPLY].tuple))
+	/* Known when the program is loaded: on a kernel with another layout every read fails */
+	if (CT_OFFSET(ct_net) + sizeof(struct net *) - copy_start() > sizeof(*copy))
 		return -1;
-	if (bpf_core_read(&net, sizeof(net), &ct->ct_net.net) ||
-	    bpf_core_read(&netns, sizeof(netns), &net->ns.inum))
-		return -1;
-	flow->orig.netns = netns;
-	flow->reply.netns = netns;
-	flow->orig.zone = 0;
-	flow->reply.zone = 0;
-	if (bpf_core_field_exists(ct->zone)) {
-		__u16 zone = BPF_CORE_READ(ct, zone.id);
-
-		if (zone) {
-			__u8 directions = BPF_CORE_READ(ct, zone.dir);
-
-			if (directions & 1 << DIR_ORIGINAL)
-				flow->orig.zone = zone;
-			if (directions & 1 << DIR_REPLY)
-				flow->reply.zone = zone;
-		}
-	}
-	return 0;
+	return bpf_probe_read_kernel(copy, sizeof(*copy), (const char *)ct + copy_start());
 }
 
-static __always_inline bool same_addr(const struct conntrack_addr *a,
-				      const struct conntrack_addr *b)
+static __always_inline bool same_addr(const void *a, const void *b)
 {
-	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
-	       a->word[3] == b->word[3];
+	const __u32 *one = a, *other = b;
+
+	return !((one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) |
+		 (one[3] ^ other[3]));
 }
 
 /*
  * Compares tuples and no status bits: the kernel moves the point where it sets them (IPS_CONFIRMED
  * comes after the insertion since 6.16 and its stable back-ports).
  */
-static __always_inline bool is_translated(const struct flow *flow)
+static __always_inline bool is_translated(const struct copy *copy)
 {
-	const struct conntrack_key *orig = &flow->orig, *reply = &flow->reply;
+	const char *orig = copied(copy, CT_OFFSET(tuplehash[DIR_ORIGINAL].tuple));
+	const char *reply = copied(copy, CT_OFFSET(tuplehash[DIR_REPLY].tuple));
+	__u8 protocol = *(const __u8 *)(orig + TUPLE_OFFSET(dst.protonum));
+	__be16 sport = *(const __be16 *)(orig + TUPLE_OFFSET(src.u.all));
 
-	if (!same_addr(&orig->saddr, &reply->daddr) || !same_addr(&orig->daddr, &reply->saddr))
+	if (!same_addr(orig + TUPLE_OFFSET(src.u3), reply + TUPLE_OFFSET(dst.u3)) ||
+	    !same_addr(orig + TUPLE_OFFSET(dst.u3), reply + TUPLE_OFFSET(src.u3)))
 		return true;
 	/* An ICMP reply has another type by nature, and the id on the same side. */
-	if (orig->protocol == IPPROTO_ICMP || orig->protocol == IPPROTO_ICMPV6)
-		return orig->sport != reply->sport;
-	return orig->sport != reply->dport || orig->dport != reply->sport;
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return sport != *(const __be16 *)(reply + TUPLE_OFFSET(src.u.all));
+	return sport != *(const __be16 *)(reply + TUPLE_OFFSET(dst.u.all)) ||
+	       *(const __be16 *)(orig + TUPLE_OFFSET(dst.u.all)) !=
+		       *(const __be16 *)(reply + TUPLE_OFFSET(src.u.all));
+}
+
+/* For IPv4 the kernel leaves all words but the first zero: it hashes them, too. */
+static __always_inline void copy_addr(struct conntrack_addr *to, const void *from)
+{
+	const __u32 *word = from;
+
+	to->word[0] = word[0];
+	to->word[1] = word[1];
+	to->word[2] = word[2];
+	to->word[3] = word[3];
+}
+
+static __always_inline void fill_key(struct conntrack_key *key, const char *tuple, __u32 netns)
+{
+	key->netns = netns;
+	key->zone = 0;
+	key->family = *(const __u16 *)(tuple + TUPLE_OFFSET(src.l3num));
+	key->protocol = *(const __u8 *)(tuple + TUPLE_OFFSET(dst.protonum));
+	copy_addr(&key->saddr, tuple + TUPLE_OFFSET(src.u3));
+	copy_addr(&key->daddr, tuple + TUPLE_OFFSET(dst.u3));
+	key->sport = bpf_ntohs(*(const __be16 *)(tuple + TUPLE_OFFSET(src.u.all)));
+	key->dport = bpf_ntohs(*(const __be16 *)(tuple + TUPLE_OFFSET(dst.u.all)));
+}
+
+static __noinline int fill_keys(struct flow *flow, const struct copy *copy)
+{
+	const struct net *net = *(struct net *const *)copied(copy, CT_OFFSET(ct_net));
+	__u32 netns;
+
+	if (bpf_core_read(&netns, sizeof(netns), &net->ns.inum))
+		return -1;
+	fill_key(&flow->orig, copied(copy, CT_OFFSET(tuplehash[DIR_ORIGINAL].tuple)), netns);
+	fill_key(&flow->reply, copied(copy, CT_OFFSET(tuplehash[DIR_REPLY].tuple)), netns);
+	if (bpf_core_field_exists(((struct nf_conn *)0)->zone)) {
+		const char *zone = copied(copy, CT_OFFSET(zone));
+		__u16 id = *(const __u16 *)(zone + OFFSET(struct nf_conntrack_zone, id));
+		__u8 directions = *(const __u8 *)(zone + OFFSET(struct nf_conntrack_zone, dir));
+
+		if (directions & 1 << DIR_ORIGINAL)
+			flow->orig.zone = id;
+		if (directions & 1 << DIR_REPLY)
+			flow->reply.zone = id;
+	}
+	return 0;
 }
 
 static __always_inline bool is_enabled(const struct conntrack_key *key)
@@ -225,24 +256,44 @@ static __always_inline void count_failed_write(int err)
 	count(err == -E2BIG ? COUNTER_LIVE_FULL : COUNTER_LIVE_UPDATE_FAILED);
 }
 
+/*
+ * A flow that is not stored must not be answered by an older one with one of its tuples. Live
+ * entries need no look: a tuple is free only when its former owner has left conntrack_live.
+ */
+static __noinline int forget_closed(const struct flow *flow)
+{
+	bool is_there = bpf_map_lookup_elem(&conntrack_closed, &flow->orig);
+
+	if (is_there)
+		bpf_map_delete_elem(&conntrack_closed, &flow->orig);
+	if (bpf_map_lookup_elem(&conntrack_closed, &flow->reply)) {
+		bpf_map_delete_elem(&conntrack_closed, &flow->reply);
+		is_there = true;
+	}
+	if (is_there)
+		count(COUNTER_SUPERSEDED);
+	return 0;
+}
+
 static __noinline int on_insert(const struct nf_conn *ct)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
+	struct copy copy;
 	int err;
 
 	count(COUNTER_INSERT_HITS);
-	if (read_flow(ct, &flow)) {
+	if (copy_flow(&copy, ct) || fill_keys(&flow, &copy)) {
 		count(COUNTER_INSERT_READ_FAILED);
 		return 0;
 	}
-	if (!is_translated(&flow)) {
+	if (!is_translated(&copy)) {
 		count(COUNTER_INSERT_UNTRANSLATED);
-		return 0;
+		return forget_closed(&flow);
 	}
 	if (!is_enabled(&flow.orig)) {
 		count(COUNTER_INSERT_DISABLED);
-		return 0;
+		return forget_closed(&flow);
 	}
 	value.ct = (__u64)ct;
 	value.created_ns = bpf_ktime_get_ns();
@@ -276,12 +327,6 @@ static __always_inline enum removal move_to_closed(const struct conntrack_key *k
 	return REMOVED;
 }
 
-/*
- * nf_ct_delete() may be entered more than once for a flow. The first call got everything done
- * before it set IPS_DYING, and nf_ct_delete() takes the flow out of the kernel's hash only after
- * that, so a successor with the same tuple can be in the map for the later calls alone: these
- * are told apart by the bit, and by the cookie.
- */
 static __always_inline bool is_dying(const struct nf_conn *ct)
 {
 	return BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT;
@@ -291,14 +336,19 @@ static __noinline int remove_flow(const struct nf_conn *ct)
 {
 	enum removal orig, reply;
 	struct flow flow;
+	struct copy copy;
 	__u64 now;
 
-	if (read_flow(ct, &flow)) {
+	if (copy_flow(&copy, ct)) {
 		count(COUNTER_DELETE_READ_FAILED);
 		return 0;
 	}
-	if (!is_translated(&flow))
+	if (!is_translated(&copy))
 		return 0;
+	if (fill_keys(&flow, &copy)) {
+		count(COUNTER_DELETE_READ_FAILED);
+		return 0;
+	}
 	now = bpf_ktime_get_ns();
 	orig = move_to_closed(&flow.orig, (__u64)ct, now);
 	reply = move_to_closed(&flow.reply, (__u64)ct, now);
@@ -309,25 +359,31 @@ static __noinline int remove_flow(const struct nf_conn *ct)
 	return 0;
 }
 
-static __noinline int on_delete(const struct nf_conn *ct)
-{
-	count(COUNTER_DELETE_HITS);
-	return is_dying(ct) ? 0 : remove_flow(ct);
-}
-
 /*
- * nf_ct_delete() without its beginning, which gcc has put into its callers: entered only by the one
- * call for a flow that has set IPS_DYING.
+ * At the entry of __nf_ct_delete_from_lists(): once a flow, when it is in the kernel's hash still,
+ * so no successor has its tuple yet. Soft interrupts are off: no other flow comes or goes on this
+ * CPU while the program runs, which the kernel would pass over in silence.
  */
-static __noinline int on_delete_part(const struct nf_conn *ct)
+static __noinline int on_delete(const struct nf_conn *ct)
 {
 	count(COUNTER_DELETE_HITS);
 	return remove_flow(ct);
 }
 
 /*
- * Where inserting is seen only when it is done, the flow may be deleted before it is written. Its
- * delete program has come too early then, but IPS_DYING is set right after.
+ * At the entry of nf_ct_remove_expectations(), which older kernels call from the same place, under
+ * the locks of the flow's buckets. They call it for flows that live on and for some that are gone,
+ * too: IPS_DYING tells the former, an entry's cookie the latter.
+ */
+static __noinline int on_remove_expectations(const struct nf_conn *ct)
+{
+	return is_dying(ct) ? on_delete(ct) : 0;
+}
+
+/*
+ * Where inserting is seen only when it is done, the flow may be deleted before it is written, and
+ * its delete program has come too early then. IPS_DYING is set before that program runs: so either
+ * the bit shows here once the flow is written, or the program is still to come and finds it.
  */
 static __noinline int on_inserted(const struct nf_conn *ct)
 {
@@ -420,6 +476,7 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 {
 	struct conntrack_value value = {};
 	struct flow flow;
+	struct copy copy;
 	int orig, reply;
 
 	if (portid != seed_portid)
@@ -427,13 +484,15 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 	count(COUNTER_SEED_HITS);
 	if (BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT)
 		return 0;
-	if (read_flow(ct, &flow)) {
+	if (copy_flow(&copy, ct) || fill_keys(&flow, &copy)) {
 		count(COUNTER_INSERT_READ_FAILED);
 		return 0;
 	}
-	if (!is_translated(&flow) || !is_enabled(&flow.orig))
-		return 0;
+	if (!is_translated(&copy) || !is_enabled(&flow.orig))
+		return forget_closed(&flow);
 	value.ct = (__u64)ct;
+	/* When it came is not known; but this is in the life of the namespace that it belongs to */
+	value.created_ns = bpf_ktime_get_ns();
 	value.flags = CONNTRACK_SEEDED;
 	value.generation = load_step.generation;
 	orig = seed_direction(&flow.orig, &flow.reply, &value, CONNTRACK_ORIG);
@@ -444,6 +503,20 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 		count_failed_write(reply);
 	if (reply >= 0 && (orig != ALREADY_THERE || reply != ALREADY_THERE))
 		count(COUNTER_SEEDED);
+	return 0;
+}
+
+/*
+ * At the very end of a network namespace, when its flows are deleted and its number is about to be
+ * given back: whoever gets the number next has nothing to do with the entries that it has by now.
+ */
+static __noinline int on_netns_end(const struct net *net)
+{
+	__u32 netns = BPF_CORE_READ(net, ns.inum);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (netns && bpf_map_update_elem(&netns_ended, &netns, &now, BPF_ANY))
+		count(COUNTER_NETNS_END_FAILED);
 	return 0;
 }
 
@@ -664,8 +737,10 @@ int iter_stale(struct bpf_iter__bpf_map_elem *ctx)
 	const struct conntrack_key *key = ctx->key;
 	const struct conntrack_value *value = ctx->value;
 
+	/* One that the take-in wrote is as old as what it has seen: a pass before the last one did
+	 */
 	if (key && value && value->generation != load_step.generation &&
-	    value->created_ns < load_step.stale_before_ns)
+	    (value->created_ns < load_step.stale_before_ns || value->flags & CONNTRACK_SEEDED))
 		write_entry(ctx->meta->seq, key, value);
 	return 0;
 }
@@ -703,10 +778,16 @@ int BPF_PROG(fentry_insert, struct nf_conn *ct)
 	return on_insert(ct);
 }
 
-SEC("fentry/nf_ct_delete")
+SEC("fentry/__nf_ct_delete_from_lists")
 int BPF_PROG(fentry_delete, struct nf_conn *ct)
 {
 	return on_delete(ct);
+}
+
+SEC("fentry/nf_ct_remove_expectations")
+int BPF_PROG(fentry_delete_expectations, struct nf_conn *ct)
+{
+	return on_remove_expectations(ct);
 }
 
 /* tier core/kprobe */
@@ -717,16 +798,16 @@ int BPF_KPROBE(kprobe_insert, struct nf_conn *ct)
 	return on_insert(ct);
 }
 
-SEC("kprobe/nf_ct_delete")
+SEC("kprobe/__nf_ct_delete_from_lists")
 int BPF_KPROBE(kprobe_delete, struct nf_conn *ct)
 {
 	return on_delete(ct);
 }
 
-SEC("kprobe/nf_ct_delete")
-int BPF_KPROBE(kprobe_delete_part, struct nf_conn *ct)
+SEC("kprobe/nf_ct_remove_expectations")
+int BPF_KPROBE(kprobe_delete_expectations, struct nf_conn *ct)
 {
-	return on_delete_part(ct);
+	return on_remove_expectations(ct);
 }
 
 /* tier core/fexit: the two callers of an insert function that is inlined, when they return */
@@ -783,6 +864,20 @@ int BPF_KRETPROBE(kretprobe_check_insert, int err)
 		return 0;
 	}
 	return on_inserted(ct);
+}
+
+/* the end of a network namespace */
+
+SEC("fentry/net_ns_net_exit")
+int BPF_PROG(fentry_netns_end, struct net *net)
+{
+	return on_netns_end(net);
+}
+
+SEC("kprobe/net_ns_net_exit")
+int BPF_KPROBE(kprobe_netns_end, struct net *net)
+{
+	return on_netns_end(net);
 }
 
 /* take-in of existing flows: ctnetlink_fill_info(skb, portid, seq, type, ct, …) */

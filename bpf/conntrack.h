@@ -8,7 +8,7 @@
 #ifndef BTFLEET_CONNTRACK_H
 #define BTFLEET_CONNTRACK_H
 
-#define CONNTRACK_LAYOUT 1
+#define CONNTRACK_LAYOUT 2
 
 /* Addresses in network byte order (IPv4 in the first word, the others zero). */
 struct conntrack_addr {
@@ -33,13 +33,21 @@ struct conntrack_key {
 
 /* Bits of conntrack_value.flags. */
 #define CONNTRACK_ORIG 1 /* the key is the flow's original direction */
-#define CONNTRACK_SEEDED 2 /* taken in at load, not seen being inserted */
+#define CONNTRACK_SEEDED 2 /* taken in, not seen being inserted: older than created_ns says */
 
-/* The other direction of the flow. */
+/*
+ * The other direction of the flow.
+ *
+ * Inode numbers of namespaces are used again. So whoever reads an entry has to look its key's netns
+ * up in netns_ended: an entry whose created_ns is not later than what is there belongs to a
+ * namespace that is gone, and says nothing about the one that has the number now. An entry of
+ * conntrack_live to which that applies is none of a live flow. Times are of CLOCK_MONOTONIC, so an
+ * age is now less closed_ns, or now less created_ns.
+ */
 struct conntrack_value {
 	__u64 ct; /* address of the nf_conn: a cookie, only compared; 0 = unknown */
-	__u64 created_ns; /* CLOCK_MONOTONIC; 0 = before the tracker was loaded */
-	__u64 closed_ns; /* CLOCK_MONOTONIC; 0 while the flow lives */
+	__u64 created_ns; /* when the entry was written */
+	__u64 closed_ns; /* when the flow ended; 0 while it lives */
 	struct conntrack_addr saddr;
 	struct conntrack_addr daddr;
 	__u16 sport;
@@ -73,6 +81,8 @@ enum conntrack_counter {
 	COUNTER_CLOSED_UPDATE_FAILED, /* flows deleted without a trace in conntrack_closed */
 	COUNTER_SEED_HITS, /* flows that the loader's dump came by */
 	COUNTER_SEEDED, /* flows that it wrote */
+	COUNTER_SUPERSEDED, /* closed flows dropped: one without an entry has their tuple now */
+	COUNTER_NETNS_END_FAILED, /* the end of a namespace could not be noted */
 	COUNTER_COUNT,
 };
 

@@ -86,6 +86,7 @@ class Wanted:
     created_ns: int = 1
     closed_ns: int = 0
     generation: int = 0
+    seeded: bool = False
 
     @property
     def family(self) -> int:
@@ -122,7 +123,7 @@ class Wanted:
             far[1],
             far[3],
             other_zone,
-            flags,
+            flags | 2 * self.seeded,
             self.generation,
         )
         return key, value

@@ -170,6 +170,6 @@ def test_a_libbpf_older_than_the_kernels_types_is_given_them_in_another_form() -
     assert (found["btf"]["source"], found["btf"]["result"]) == ("kernel", "default")
     assert found["btf"]["rewritten"]
     assert probes["btf"]["value"] == "yes"
-    function = probes["btf_function:nf_ct_delete"]
+    function = probes["btf_function:__nf_ct_delete_from_lists"]
     assert function["value"] == "no"
     assert function["evidence"].startswith("libbpf 0.8 does not read the kernel's BTF")

@@ -123,7 +123,7 @@ def with_instruction(path: Path, section: str, instruction: bytes) -> bytes:
 def test_a_program_that_the_verifier_refuses(lib: Libbpf, objects: dict[str, Path]) -> None:
     content = with_instruction(
         objects[os.uname().machine],
-        "kprobe/nf_ct_delete",
+        "kprobe/__nf_ct_delete_from_lists",
         struct.pack("=BBhi", 0x79, 0x20, 0, 0),  # r0 = *(u64 *)(r2 + 0)
     )
     with BpfObject(lib, content, None) as obj:

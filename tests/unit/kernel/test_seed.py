@@ -186,6 +186,16 @@ def test_entries_of_a_namespace_that_was_not_visited_are_kept() -> None:
 
 
 @needs_bpf
+def test_what_a_pass_wrote_and_the_last_one_did_not_see_is_removed() -> None:
+    """Its time is later than the start, but not when its flow came."""
+    with tracker_map() as fd:
+        replace(MASQUERADED, created_ns=1001, generation=6, seeded=True).write(fd)
+        replace(PING, created_ns=1001, generation=7, seeded=True).write(fd)
+        assert remove_stale(fd, 1000, HERE) == 2
+        assert bpf.map_fill(fd, bpf.map_info(fd)) == 2
+
+
+@needs_bpf
 @pytest.mark.parametrize("created", [1000, 1001, 2**63])
 def test_entries_that_the_insert_program_wrote_meanwhile_are_kept(created: int) -> None:
     with tracker_map() as fd:

@@ -32,7 +32,6 @@ SHARED = {
 FENTRY_ONLY = {
     "tracing_programs": "the kernel refuses tracing programs",
     "btf_function:__nf_conntrack_hash_insert": "__nf_conntrack_hash_insert is not in BTF",
-    "btf_function:nf_ct_delete": "nf_ct_delete is not in BTF",
 }
 KPROBE_ONLY = {
     "kprobe_programs": "the kernel refuses kprobe programs",
@@ -41,7 +40,10 @@ KPROBE_ONLY = {
 INSERT_GONE = {
     "symbol:__nf_conntrack_hash_insert": "no function __nf_conntrack_hash_insert to attach to",
 }
-DELETE_GONE = {"symbol:nf_ct_delete": "no function nf_ct_delete to attach to"}
+NEWER, OLDER = symbols.DELETES
+# What the tiers attach to where all is there
+FUNCTIONS = (NEWER, symbols.INSERT, symbols.NETNS_END)
+DELETE_GONE = (f"symbol:{NEWER}", f"symbol:{OLDER}")
 EVERY = (*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *INSERT_GONE, *DELETE_GONE)
 CALLERS = ("__nf_conntrack_confirm", "nf_conntrack_hash_check_insert")
 NO_BLOCKER = ("batch_lookups", "jit", "perf_links")
@@ -61,14 +63,14 @@ def host(lockdown: str | None = "none", **changed: str) -> Facts:
         libbpf={"path": "/usr/lib/libbpf.so.1", "version": "1.5"},
         btf=BtfFacts("kernel", "default", "/sys/kernel/btf/vmlinux"),
         modules={},
-        symbols={**{name: name for name in symbols.WANTED}, symbols.DELETE_PART: None},
+        symbols={name: name for name in symbols.WANTED},
         sysctl={},
         probes={name: Probe(value, f"seen of {name}") for name, value in values.items()},
     )
 
 
 def test_a_host_with_everything_gets_the_best_tier() -> None:
-    assert assess(host()) == Verdict(True, FENTRY, "pinned", {})
+    assert assess(host()) == Verdict(True, FENTRY, "pinned", {}, FUNCTIONS)
 
 
 @pytest.mark.parametrize(("probe", "sentence"), SHARED.items())
@@ -82,12 +84,14 @@ def test_what_every_tier_needs_rules_out_every_tier(probe: str, sentence: str) -
 @pytest.mark.parametrize(("probe", "sentence"), FENTRY_ONLY.items())
 def test_what_fentry_alone_needs_leaves_kprobe(probe: str, sentence: str) -> None:
     verdict = assess(host(**{probe: "no"}))
-    assert verdict == Verdict(True, KPROBE, "pinned", {FENTRY: [f"{sentence} (seen of {probe})"]})
+    assert verdict == Verdict(
+        True, KPROBE, "pinned", {FENTRY: [f"{sentence} (seen of {probe})"]}, FUNCTIONS
+    )
 
 
 @pytest.mark.parametrize("probe", KPROBE_ONLY)
 def test_what_kprobe_alone_needs_does_not_matter_to_fentry(probe: str) -> None:
-    assert assess(host(**{probe: "no"})) == Verdict(True, FENTRY, "pinned", {})
+    assert assess(host(**{probe: "no"})) == Verdict(True, FENTRY, "pinned", {}, FUNCTIONS)
 
 
 @pytest.mark.parametrize(("probe", "sentence"), KPROBE_ONLY.items())
@@ -105,7 +109,9 @@ def test_what_kprobe_needs_counts_once_fentry_is_out(probe: str, sentence: str) 
 
 @pytest.mark.parametrize("seed", ["yes", "inconclusive"])
 def test_without_kprobes_fentry_takes_existing_flows_in(seed: str) -> None:
-    assert assess(host(kprobe_events="no", fentry_seed=seed)) == Verdict(True, FENTRY, "pinned", {})
+    assert assess(host(kprobe_events="no", fentry_seed=seed)) == Verdict(
+        True, FENTRY, "pinned", {}, FUNCTIONS
+    )
 
 
 def test_a_host_where_neither_can_take_them_in_is_told_both_causes() -> None:
@@ -171,23 +177,42 @@ def test_a_copy_with_a_suffix_is_for_kprobes_alone() -> None:
     ]
 
 
-def test_a_kernel_that_ends_flows_past_the_delete_function_gets_kprobes() -> None:
+@pytest.mark.parametrize("tier", DEFAULT_TIERS)
+def test_a_kernel_without_the_newer_delete_function_gets_the_older_one(tier: str) -> None:
+    inlined = dict.fromkeys(INSERT_GONE, "no") if tier in (FEXIT, KRETPROBE) else {}
+    kprobes = {"tracing_programs": "no"} if tier in (KPROBE, KRETPROBE) else {}
+    changed = {**inlined, **kprobes}
+    assert assess(host(**changed)).functions[0] == NEWER
+    verdict = assess(host(**changed, **{f"symbol:{NEWER}": "no"}))
+    assert (verdict.tier, verdict.functions[0]) == (tier, OLDER)
+
+
+def test_fentry_takes_the_older_delete_function_where_btf_has_it_alone() -> None:
+    verdict = assess(host(**{f"btf_function:{NEWER}": "no"}))
+    assert (verdict.tier, verdict.functions[0]) == (FENTRY, OLDER)
+
+
+def test_a_delete_function_with_a_suffix_is_for_kprobes_alone() -> None:
     facts = host()
-    parts = {**facts.symbols, symbols.DELETE_PART: "nf_ct_delete.part.0"}
-    verdict = assess(replace(facts, symbols=parts))
-    assert verdict.tier == KPROBE
-    assert verdict.reasons[FENTRY] == [
-        (
-            "the kernel ends flows in nf_ct_delete.part.0, past nf_ct_delete, and only kprobes "
-            "can be attached to it"
-        )
-    ]
+    renamed = {**facts.symbols, NEWER: f"{NEWER}.isra.0"}
+    assert assess(replace(facts, symbols=renamed)).functions[0] == OLDER
+    renamed[OLDER] = None
+    verdict = assess(replace(host(**{f"symbol:{OLDER}": "no"}), symbols=renamed))
+    assert (verdict.tier, verdict.functions[0]) == (KPROBE, NEWER)
 
 
-def test_without_the_delete_function_there_is_no_tier() -> None:
+@pytest.mark.parametrize("probe", ["symbol", "btf_function"])
+def test_the_end_of_a_namespace_is_watched_where_it_can_be(probe: str) -> None:
+    verdict = assess(host(**{f"{probe}:{symbols.NETNS_END}": "no"}))
+    assert (verdict.tier, verdict.functions) == (FENTRY, FUNCTIONS[:-1])
+
+
+def test_without_a_delete_function_there_is_no_tier() -> None:
     verdict = assess(host(**dict.fromkeys(DELETE_GONE, "no")))
-    assert not verdict.supported
+    assert (verdict.supported, verdict.functions) == (False, ())
     assert set(verdict.reasons) == set(DEFAULT_TIERS)
+    for reasons in verdict.reasons.values():
+        assert f"no function {NEWER} to attach to (seen of symbol:{NEWER})" in reasons
 
 
 @pytest.mark.parametrize(
@@ -195,7 +220,7 @@ def test_without_the_delete_function_there_is_no_tier() -> None:
     [*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *INSERT_GONE, *DELETE_GONE, *NO_BLOCKER, DEADLOCK],
 )
 def test_a_probe_without_an_answer_rules_nothing_out(probe: str) -> None:
-    assert assess(host(**{probe: "inconclusive"})) == Verdict(True, FENTRY, "pinned", {})
+    assert assess(host(**{probe: "inconclusive"})) == Verdict(True, FENTRY, "pinned", {}, FUNCTIONS)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +248,7 @@ def test_a_kernel_whose_detach_can_deadlock_gets_kprobe() -> None:
 
 def test_the_deadlock_can_be_taken_as_a_risk() -> None:
     verdict = assess(host(**{DEADLOCK: "yes"}), allow_fentry_deadlock=True)
-    assert verdict == Verdict(True, FENTRY, "pinned", {})
+    assert verdict == Verdict(True, FENTRY, "pinned", {}, FUNCTIONS)
 
 
 def test_that_risk_lifts_no_other_reason() -> None:
@@ -237,7 +262,7 @@ def test_that_risk_lifts_no_other_reason() -> None:
 def test_the_spec_can_forbid_the_best_tier() -> None:
     verdict = assess(host(), tiers=(KPROBE,))
     assert verdict == Verdict(
-        True, KPROBE, "pinned", {FENTRY: ["the spec allows only core/kprobe"]}
+        True, KPROBE, "pinned", {FENTRY: ["the spec allows only core/kprobe"]}, FUNCTIONS
     )
 
 
@@ -287,10 +312,10 @@ def test_confidentiality_comes_first_and_with_its_evidence() -> None:
 
 
 def test_every_reason_against_a_tier_is_given() -> None:
-    gone = (*INSERT_GONE, *DELETE_GONE)
+    gone = (*INSERT_GONE, *DELETE_GONE)  # of the two for deletes, the better one is named
     verdict = assess(host(**dict.fromkeys([*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *gone], "no")))
-    assert len(verdict.reasons[FENTRY]) == len(SHARED) + len(FENTRY_ONLY) + len(gone)
-    assert len(verdict.reasons[KPROBE]) == len(SHARED) + len(KPROBE_ONLY) + len(gone)
+    assert len(verdict.reasons[FENTRY]) == len(SHARED) + len(FENTRY_ONLY) + len(gone) - 1
+    assert len(verdict.reasons[KPROBE]) == len(SHARED) + len(KPROBE_ONLY) + len(gone) - 1
 
 
 @pytest.mark.parametrize(

@@ -85,17 +85,3 @@ def test_this_machine_agrees_with_a_reading_line_by_line() -> None:
         else:
             clones = {n for n in names if n.startswith((f"{name}.constprop.", f"{name}.isra."))}
             assert found in clones | {None}
-
-
-def test_the_part_that_is_left_of_a_function_has_a_name_of_its_own() -> None:
-    text = (
-        b"ffffffffc0638a80 t nf_ct_delete.part.0\t[nf_conntrack]\n"
-        b"ffffffffc0638910 t nf_ct_delete_from_lists\t[nf_conntrack]\n"
-        b"ffffffffc0638c00 t nf_ct_delete\t[nf_conntrack]\n"
-    )
-    assert symbols.find(text, (symbols.DELETE, symbols.DELETE_PART)) == {
-        symbols.DELETE: "nf_ct_delete",
-        symbols.DELETE_PART: "nf_ct_delete.part.0",
-    }
-    cold = b"ffffffffc0638a80 t nf_ct_delete.part.0.cold\t[nf_conntrack]\n"
-    assert symbols.find(cold, (symbols.DELETE_PART,)) == {symbols.DELETE_PART: None}

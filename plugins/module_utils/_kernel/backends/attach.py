@@ -11,7 +11,7 @@ return, which needs what that has noted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping
+from typing import Collection, Mapping
 
 from ..bpf.libbpf import BpfObject
 from ..conntrack.record_map import LINK
@@ -42,22 +42,29 @@ class Probe:
         return obj.attach(self.program, symbol, self.at_return)
 
 
-TIERS = {
-    "core/fentry": (
-        Probe("delete", "fentry_delete", symbols.DELETE),
-        Probe("insert", "fentry_insert", symbols.INSERT),
+# The delete program for each function that it can sit on, and the end of a namespace
+_FENTRY_OTHERS = (
+    Probe("delete", "fentry_delete", symbols.DELETE),
+    Probe("delete", "fentry_delete_expectations", symbols.REMOVE_EXPECTATIONS),
+    Probe("netns_end", "fentry_netns_end", symbols.NETNS_END),
+)
+_KPROBE_OTHERS = (
+    Probe("delete", "kprobe_delete", symbols.DELETE, by_symbol=True),
+    Probe(
+        *("delete", "kprobe_delete_expectations", symbols.REMOVE_EXPECTATIONS),
+        by_symbol=True,
     ),
-    "core/kprobe": (
-        Probe("delete", "kprobe_delete", symbols.DELETE, by_symbol=True),
-        Probe("insert", "kprobe_insert", symbols.INSERT, by_symbol=True),
-    ),
+    Probe("netns_end", "kprobe_netns_end", symbols.NETNS_END, by_symbol=True),
+)
+# The insert programs of each tier
+_INSERTS = {
+    "core/fentry": (Probe("insert", "fentry_insert", symbols.INSERT),),
+    "core/kprobe": (Probe("insert", "kprobe_insert", symbols.INSERT, by_symbol=True),),
     "core/fexit": (
-        Probe("delete", "fentry_delete", symbols.DELETE),
         Probe("insert_check", "fexit_check_insert", symbols.CHECK_INSERT),
         Probe("insert_confirm", "fexit_confirm", symbols.CONFIRM),
     ),
     "core/kretprobe": (
-        Probe("delete", "kprobe_delete", symbols.DELETE, by_symbol=True),
         Probe("note_check", "kprobe_check_insert", symbols.CHECK_INSERT, by_symbol=True),
         Probe("note_confirm", "kprobe_confirm", symbols.CONFIRM, by_symbol=True),
         Probe(
@@ -75,22 +82,22 @@ TIERS = {
 # What takes in the flows that exist, by whether kprobes can be made. It is detached again.
 SEED = Probe("seed", "kprobe_seed", symbols.SEED, by_symbol=True)
 SEED_WITHOUT_KPROBES = Probe("seed", "fentry_seed", symbols.SEED)
-# In place of the delete program, where the function's beginning is inlined into its callers
-_DELETE_PART = Probe("delete", "kprobe_delete_part", symbols.DELETE_PART, by_symbol=True)
 _ALL = (
-    *(probe for probes in TIERS.values() for probe in probes),
-    *(_DELETE_PART, SEED, SEED_WITHOUT_KPROBES),
+    *(probe for probes in _INSERTS.values() for probe in probes),
+    *(*_FENTRY_OTHERS, *_KPROBE_OTHERS, SEED, SEED_WITHOUT_KPROBES),
 )
 PROGRAMS = sorted({probe.program for probe in _ALL})
 
 
-def probes_of(tier: str, found: Mapping[str, str | None]) -> tuple[Probe, ...]:
-    """What a tier attaches on a kernel with these functions."""
+def probes_of(
+    tier: str, functions: Collection[str], found: Mapping[str, str | None]
+) -> tuple[Probe, ...]:
+    """What a tier attaches on a kernel where it can attach to `functions`.
+
+    `found` has their real names on this kernel.
+    """
     if tier == RUNTIME:  # without BTF there are but kprobes
         tier = "core/kprobe" if found.get(symbols.INSERT) else "core/kretprobe"
-    probes = TIERS[tier]
-    if not found.get(symbols.DELETE_PART):
-        return probes
-    return tuple(
-        _DELETE_PART if probe.role == "delete" and probe.by_symbol else probe for probe in probes
-    )
+    others = _FENTRY_OTHERS if tier in ("core/fentry", "core/fexit") else _KPROBE_OTHERS
+    chosen = [probe for probe in others if probe.function in functions]
+    return (*chosen, *_INSERTS[tier])

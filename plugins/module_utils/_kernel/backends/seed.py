@@ -17,7 +17,7 @@ from typing import Callable, Iterator
 
 from ..bpf import bpf
 from ..conntrack import namespaces
-from ..conntrack.layout import GENERATION_OFFSET, KEY, LOAD, VALUE
+from ..conntrack.layout import KEY, LOAD, VALUE, is_stale
 from ..errors import LoaderError
 
 NETLINK_NETFILTER = 12
@@ -97,7 +97,7 @@ class MapCalls:
     def stale(self, fd: int, start_ns: int, last: int) -> Iterator[tuple[bytes, bytes]]:
         """Entries made before `start_ns` that pass `last` did not come by."""
         for key, value in bpf.map_entries(fd):
-            if value[GENERATION_OFFSET] != last and VALUE.unpack(value)[1] < start_ns:
+            if is_stale(value, last, start_ns):
                 yield key, value
 
     def copy(self, from_fd: int, to_fd: int, since_ns: int = 0) -> None:

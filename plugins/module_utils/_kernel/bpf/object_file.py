@@ -22,7 +22,7 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 
 # Of the maps: the number in bpf/conntrack.h that this release reads
-LAYOUT = 1
+LAYOUT = 2
 
 EM_BPF = 247
 SHT_SYMTAB = 2

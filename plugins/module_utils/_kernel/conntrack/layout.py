@@ -13,6 +13,10 @@ from ..bpf import bpf
 LIVE = "conntrack_live"
 CLOSED = "conntrack_closed"
 COUNTERS_MAP = "counters"
+# When the last namespace ended that had an inode number; see bpf/conntrack.h on how to read entries
+NETNS_ENDED = "netns_ended"
+NETNS_ENDED_ENTRIES = 16384
+NETNS_KEY, NETNS_VALUE = struct.Struct("=I"), struct.Struct("=Q")
 
 # struct conntrack_key: netns, zone, family, protocol, saddr, daddr, sport, dport
 KEY = struct.Struct("=IHBB16s16sHH")
@@ -42,6 +46,8 @@ COUNTERS = (
     "closed_update_failed",
     "seed_hits",
     "seeded",
+    "superseded",
+    "netns_end_failed",
 )
 
 
@@ -57,7 +63,18 @@ SHAPES = {
     LIVE: MapShape(bpf.HASH, KEY.size, VALUE.size),
     CLOSED: MapShape(bpf.LRU_HASH, KEY.size, VALUE.size),
     COUNTERS_MAP: MapShape(bpf.PERCPU_ARRAY, 4, 8),
+    NETNS_ENDED: MapShape(bpf.LRU_HASH, NETNS_KEY.size, NETNS_VALUE.size),
 }
+
+
+def sizes(max_entries: int, closed_entries: int) -> dict[str, int]:
+    """How many entries each map has, with these settings of a spec."""
+    return {
+        LIVE: max_entries,
+        CLOSED: closed_entries,
+        COUNTERS_MAP: len(COUNTERS),
+        NETNS_ENDED: NETNS_ENDED_ENTRIES,
+    }
 
 
 def possible_cpus() -> int:
@@ -74,3 +91,13 @@ def read_counters(fd: int) -> dict[str, int]:
         raw = bpf.map_lookup(fd, struct.pack("=I", index), size) or b""
         result[name] = sum(struct.unpack(f"={len(raw) // 8}Q", raw))
     return result
+
+
+def is_stale(value: bytes, generation: int, start_ns: int) -> bool:
+    """Whether a dump that began at `start_ns` has not come by this entry, though it is older.
+
+    One that a dump wrote is, whatever its time says: it was seen by an earlier one.
+    """
+    if value[GENERATION_OFFSET] == generation:
+        return False
+    return bool(value[FLAGS_OFFSET] & FLAG_SEEDED) or VALUE.unpack(value)[1] < start_ns

@@ -106,7 +106,7 @@ def gather(btf_path: str | None = None) -> Facts:
     _bpffs(probes)
     modules = {
         name: "builtin" if module_state(name) == "absent" and found[symbol] else module_state(name)
-        for name, symbol in ((MODULE, symbols.DELETE), (NETLINK_MODULE, symbols.SEED))
+        for name, symbol in ((MODULE, symbols.REMOVE_EXPECTATIONS), (NETLINK_MODULE, symbols.SEED))
     }
     _events(modules[MODULE], probes)
     for name, state in modules.items():
@@ -607,7 +607,7 @@ def _kprobe_events(found: dict[str, str | None], probes: dict[str, Probe]) -> No
     if _read(_KPROBES_ENABLED) == "0":
         probes["kprobe_events"] = Probe(NO, f"{_KPROBES_ENABLED} is 0: kprobes are switched off")
         return
-    function = found.get(symbols.DELETE)
+    function = found.get(symbols.REMOVE_EXPECTATIONS)
     if function is None:
         probes["kprobe_events"] = Probe(YES, f"{_KPROBE_PMU} is {pmu}")
         return

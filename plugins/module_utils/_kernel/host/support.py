@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Callable
 
 from ..spec import BY_NAME, DEFAULT_TIERS, NETLINK, RUNTIME, TIERS
 from . import symbols
@@ -15,8 +16,8 @@ from .modules import MODULE, NETLINK_MODULE
 PINNED, HELD = "pinned", "held"
 
 # What a tier attaches to: the function that inserts flows, or its callers where it is inlined
-ENTRY = (symbols.INSERT, symbols.DELETE)
-CALLERS = (symbols.CONFIRM, symbols.CHECK_INSERT, symbols.DELETE)
+ENTRY = (symbols.INSERT,)
+CALLERS = (symbols.CONFIRM, symbols.CHECK_INSERT)
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Verdict:
     """`tier` and `lifecycle` are None where no tier is possible.
 
     `reasons` has, for each tier better than the chosen one, every cause found against it, each
-    with its evidence.
+    with its evidence. `functions` are those that the tier attaches to.
     """
 
     supported: bool
     tier: str | None
     lifecycle: str | None
     reasons: dict[str, list[str]]
+    functions: tuple[str, ...] = ()
 
     @property
     def degraded(self) -> bool:
@@ -73,25 +75,54 @@ def assess(
     """Goes down the ladder. A probe that is inconclusive does not rule a tier out."""
     unreadable = _against_reading(facts)
     shared = [*unreadable, *_refusals(facts, _SHARED)]
-    against = {
-        "core/fentry": lambda: _against_tracing(facts, ENTRY, allow_fentry_deadlock),
-        "core/kprobe": lambda: _against_kprobe(facts, ENTRY),
-        "core/fexit": lambda: _against_tracing(facts, CALLERS, allow_fentry_deadlock),
-        "core/kretprobe": lambda: _against_kprobe(facts, CALLERS),
-        RUNTIME: lambda: [*unreadable, *_against_runtime(facts)],
-        NETLINK: lambda: _refusals(facts, _NETLINK_NEEDS),
+    inserts = CALLERS if _is(facts, f"symbol:{symbols.INSERT}", NO) else ENTRY
+
+    def tracing(*functions: str) -> list[str]:
+        return _against_tracing(facts, functions, allow_fentry_deadlock)
+
+    def kprobes(*functions: str) -> list[str]:
+        return _against_kprobe(facts, functions)
+
+    def runtime(*functions: str) -> list[str]:
+        return [*unreadable, *_refusals(facts, _RUNTIME_NEEDS), *kprobes(*functions)]
+
+    against: dict[str, tuple[Callable[..., list[str]], tuple[str, ...]]] = {
+        "core/fentry": (tracing, ENTRY),
+        "core/kprobe": (kprobes, ENTRY),
+        "core/fexit": (tracing, CALLERS),
+        "core/kretprobe": (kprobes, CALLERS),
+        RUNTIME: (runtime, inserts),
     }
     reasons: dict[str, list[str]] = {}
     for tier in TIERS:
         if tier in BY_NAME and tier not in tiers:
             continue  # nobody has asked for it, so it needs no excuse
-        found = [*([] if tier in BY_NAME else shared), *against[tier]()]
+        found = [] if tier in BY_NAME else [*shared]
+        functions: tuple[str, ...] = ()
+        if tier == NETLINK:
+            found += _refusals(facts, _NETLINK_NEEDS)
+        else:
+            look, inserting = against[tier]
+            functions = (_choose_delete(look), *inserting)
+            found += look(*functions)
+            if _fits(look, symbols.NETNS_END):  # reconciliation can do without
+                functions = (*functions, symbols.NETNS_END)
         if tier not in tiers:
             found.append(f"the spec allows only {', '.join(tiers)}")
         if not found:
-            return Verdict(True, tier, lifecycle(facts, tier), reasons)
+            return Verdict(True, tier, lifecycle(facts, tier), reasons, functions)
         reasons[tier] = found
     return Verdict(False, None, None, reasons)
+
+
+def _choose_delete(against: Callable[..., list[str]]) -> str:
+    """The best function for the delete program; where none will do, the one to complain about."""
+    return next((name for name in symbols.DELETES if _fits(against, name)), symbols.DELETE)
+
+
+def _fits(against: Callable[..., list[str]], function: str) -> bool:
+    """Whether nothing is said against this very function."""
+    return against(function) == against()
 
 
 def hint(facts: Facts, verdict: Verdict) -> str:
@@ -155,11 +186,6 @@ def _against_reading(facts: Facts) -> list[str]:
     return [f"kernel lockdown is confidentiality, {what} ({evidence})"]
 
 
-def _against_runtime(facts: Facts) -> list[str]:
-    functions = CALLERS if _is(facts, f"symbol:{symbols.INSERT}", NO) else ENTRY
-    return [*_refusals(facts, _RUNTIME_NEEDS), *_against_kprobe(facts, functions)]
-
-
 def _refusals(facts: Facts, table: tuple[tuple[str, str], ...]) -> list[str]:
     return [
         f"{sentence} ({facts.probes[probe].evidence})"
@@ -193,12 +219,6 @@ def _against_tracing(facts: Facts, functions: tuple[str, ...], allow_deadlock: b
         for name, real in ((name, facts.symbols.get(name)) for name in functions)
         if real not in (None, name)
     ]
-    part = facts.symbols.get(symbols.DELETE_PART)
-    if part:
-        found.append(
-            f"the kernel ends flows in {part}, past {symbols.DELETE}, and only kprobes can be "
-            "attached to it"
-        )
     if _is(facts, f"symbol:{symbols.DETACH_DEADLOCK}", YES) and not allow_deadlock:
         found.append(
             f"the kernel has {symbols.DETACH_DEADLOCK}: detaching fentry programs can deadlock "

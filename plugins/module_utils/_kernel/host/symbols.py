@@ -8,24 +8,28 @@ from __future__ import annotations
 import re
 
 INSERT = "__nf_conntrack_hash_insert"
-DELETE = "nf_ct_delete"
+# Linux 5.19 and newer
+DELETE = "__nf_ct_delete_from_lists"
+# What older kernels call in the same place: also with soft interrupts off, under the same locks
+REMOVE_EXPECTATIONS = "nf_ct_remove_expectations"
 SEED = "ctnetlink_fill_info"
-# What gcc leaves of DELETE for its callers in the same file, where it has put the beginning into
-# them: they go past DELETE itself, which calls this, too
-DELETE_PART = "nf_ct_delete.part"
 # The two callers of INSERT, for kernels where it is inlined
 CONFIRM = "__nf_conntrack_confirm"
 CHECK_INSERT = "nf_conntrack_hash_check_insert"
 # Where the kernel has it (about 5.7 to 6.8), detaching a trampoline can deadlock
 DETACH_DEADLOCK = "tasks_rcu_exit_srcu"
 
+# What each network namespace comes by at its very end, before its inode number is given back
+NETNS_END = "net_ns_net_exit"
+# Where a delete program can sit, best first. nf_ct_delete() is none of them: soft interrupts are on
+# there, so flows come and go in the midst of the program, and the kernel passes over these runs
+DELETES = (DELETE, REMOVE_EXPECTATIONS)
 # What tiers attach to
-ATTACHED = (INSERT, DELETE, CONFIRM, CHECK_INSERT)
-WANTED = (*ATTACHED, SEED, DETACH_DEADLOCK, DELETE_PART)
+ATTACHED = (INSERT, *DELETES, CONFIRM, CHECK_INSERT, NETNS_END)
+WANTED = (*ATTACHED, SEED, DETACH_DEADLOCK)
 
 # gcc copies of a function for some callers; .part and .cold, also of a copy, hold only pieces
 _CLONE = re.compile(rb"(?:\.(?:constprop|isra)\.\d+)+(?=[\t\n]|$)")
-_NUMBER = re.compile(rb"\.\d+(?=[\t\n]|$)")
 
 
 def find(kallsyms: bytes, names: tuple[str, ...] = WANTED) -> dict[str, str | None]:
@@ -38,14 +42,13 @@ def find(kallsyms: bytes, names: tuple[str, ...] = WANTED) -> dict[str, str | No
 
 def _find_one(kallsyms: bytes, name: bytes) -> str | None:
     clone = None
-    suffixes = _NUMBER if name.endswith(b".part") else _CLONE
     position = kallsyms.find(b" " + name)
     while position >= 0:
         end = position + 1 + len(name)
         following = kallsyms[end : end + 1]
         if following in (b"\n", b"\t", b""):
             return name.decode()
-        suffix = None if clone else suffixes.match(kallsyms, end)
+        suffix = None if clone else _CLONE.match(kallsyms, end)
         if suffix:
             clone = (name + suffix.group()).decode()
         position = kallsyms.find(b" " + name, end)

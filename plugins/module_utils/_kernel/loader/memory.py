@@ -15,7 +15,8 @@ import platform
 import re
 from typing import Collection, Iterator, NamedTuple
 
-from ..conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES, possible_cpus
+from ..conntrack import layout
+from ..conntrack.layout import COUNTERS_MAP, SHAPES, possible_cpus
 from ..errors import LoaderError
 from ..spec import Spec
 
@@ -45,7 +46,7 @@ class Room(NamedTuple):
 
 def sizes(spec: Spec) -> dict[str, int]:
     """The maps of a spec: name to number of entries."""
-    return {LIVE: spec.max_entries, CLOSED: spec.closed_entries, COUNTERS_MAP: len(COUNTERS)}
+    return layout.sizes(spec.max_entries, spec.closed_entries)
 
 
 def map_bytes(name: str, entries: int, cpus: int) -> int:

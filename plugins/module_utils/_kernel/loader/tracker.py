@@ -27,7 +27,7 @@ from ..bpf.bpffs import FOLDER, RECORD, Pins, check_mounted
 from ..bpf.libbpf import BpfObject, Libbpf
 from ..btf import archive, needed_types
 from ..conntrack import reading, record_map
-from ..conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES
+from ..conntrack.layout import CLOSED, LIVE, NETNS_ENDED, SHAPES
 from ..conntrack.record_map import is_followed
 from ..errors import BtfNotFound, LoaderError, TrackerError
 from ..host.facts import (
@@ -184,7 +184,7 @@ class Tracker:
         self._require_memory(spec, before, verdict)
         if verdict.tier == NETLINK:
             return self._load_netlink(spec, before, facts, verdict)
-        probes = attach.probes_of(str(verdict.tier), facts.symbols)
+        probes = attach.probes_of(str(verdict.tier), verdict.functions, facts.symbols)
         has_kprobes = facts.probes["kprobe_events"].value != NO
         seeding = attach.SEED if has_kprobes else attach.SEED_WITHOUT_KPROBES
         # Before anything is opened here, which it would have open too
@@ -323,7 +323,7 @@ class Tracker:
             stack.callback(os.close, fd)
             if name in fitting:
                 obj.reuse_map(name, fd)
-            elif name != COUNTERS_MAP:
+            elif name in (LIVE, CLOSED):
                 others[name] = fd
         obj.load()
         return others
@@ -437,11 +437,11 @@ def load_modules() -> None:
 
 def _kept(old: Mapping[str, int], spec: Spec, before: Loaded, is_netlink: bool) -> set[str]:
     """Which maps so far (descriptors by name) a load of `spec` goes on using."""
-    if is_followed(before.record) != is_netlink:
-        # Cookies differ, and a follower writes to its maps until it sees that it is over
-        return set()
     wanted = memory.sizes(spec)
     kept = {name for name, fd in old.items() if bpf.map_info(fd).max_entries == wanted[name]}
+    if is_followed(before.record) != is_netlink:
+        # Cookies differ, and a follower writes to its maps until it sees that it is over
+        return kept & {NETNS_ENDED}
     if CLOSED not in kept and not is_netlink:
         kept.discard(LIVE)  # see `_prepare_maps`
     return kept
@@ -497,6 +497,8 @@ def _make_record(
         "kernel": facts.kernel,
         # kprobes end with their module, and their links do not tell
         "module": module_number(MODULE),
+        # Which function each program sits on, as this kernel calls it
+        "functions": {probe.role: facts.symbols.get(probe.function) for probe in probes},
         "programs": {name: info.id for name, info in programs.items()},
         "tags": {name: info.tag for name, info in programs.items()},
         "links": {name: bpf.link_info(fd).id for name, fd in links.items()},

@@ -22,7 +22,6 @@ from ...conntrack.layout import (
     FLAG_ORIG,
     FLAG_SEEDED,
     FLAGS_OFFSET,
-    GENERATION_OFFSET,
     KEY,
     VALUE,
     possible_cpus,
@@ -148,7 +147,7 @@ class FlowTable:
         if not self.is_wanted(flow):
             return
         orig, reply = (self._live.lookup(key) for key in flow.keys(netns))
-        created, flags, is_known = 0, FLAG_SEEDED, False
+        created, flags, is_known = time.monotonic_ns(), FLAG_SEEDED, False
         if orig is not None and reply is not None:
             is_known = VALUE.unpack(orig)[0] == VALUE.unpack(reply)[0] == flow.cookie
         if is_known and orig is not None:
@@ -188,8 +187,3 @@ class FlowTable:
 
 def _value(head: tuple[int, int, int], other: Direction, flags: int, generation: int) -> bytes:
     return VALUE.pack(*head, *other, flags, generation)
-
-
-def is_stale(value: bytes, generation: int, start_ns: int) -> bool:
-    """Whether an entry is older than a dump that began at `start_ns` and did not come by it."""
-    return value[GENERATION_OFFSET] != generation and VALUE.unpack(value)[1] < start_ns

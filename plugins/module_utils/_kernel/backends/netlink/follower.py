@@ -30,13 +30,17 @@ from ...conntrack.layout import (
     FLAGS_OFFSET,
     GENERATION_OFFSET,
     LIVE,
+    NETNS_ENDED,
+    NETNS_KEY,
+    NETNS_VALUE,
+    is_stale,
 )
 from ...conntrack.namespaces import Namespace
 from ...spec import NETLINK, Spec
 from ..seed import next_pass
-from . import descriptors, flow_table, pulse
+from . import descriptors, pulse
 from .ct_watch import Overrun, Queries, Watch
-from .flow_table import FlowTable
+from .flow_table import FlowTable, netns_of
 from .pulse import Pulse
 
 # Seconds
@@ -68,8 +72,9 @@ class Adopted:
         self.record_id = record_id
         self._fds: list[int] = []
         try:
-            live, closed, counters, self.pulse_fd = (
-                self._open(pins, name) for name in (LIVE, CLOSED, COUNTERS_MAP, pulse.PIN)
+            live, closed, counters, self.ended_fd, self.pulse_fd = (
+                self._open(pins, name)
+                for name in (LIVE, CLOSED, COUNTERS_MAP, NETNS_ENDED, pulse.PIN)
             )
             self.table = FlowTable(live, closed, counters, spec.tcpv6_enabled, spec.udpv6_enabled)
         except BaseException:
@@ -297,8 +302,10 @@ class Follower:
         begin = time.monotonic()
         found = self._find_namespaces(begin)
         gone = set(self._watches) - set(found)
+        ended = NETNS_VALUE.pack(time.monotonic_ns())
         for inode in gone:
             self._leave(inode)
+            bpf.map_update(self._now_adopted.ended_fd, NETNS_KEY.pack(inode), ended)
         if gone:
             self._gone |= gone
             self._remains = chain(self._remains, self._entries_of(gone))
@@ -349,7 +356,7 @@ class Follower:
 
     def _entries_of(self, gone: set[int]) -> Iterator[tuple[bytes, bytes]]:
         entries = self._now_adopted.table.entries()
-        return (entry for entry in entries if flow_table.netns_of(entry[0]) in gone)
+        return (entry for entry in entries if netns_of(entry[0]) in gone)
 
     def _close_remains(self) -> None:
         """Some entries of namespaces that are gone: events of the others do not wait for all."""
@@ -427,7 +434,7 @@ class Follower:
         for number, (key, value) in enumerate(table.entries()):
             if number % _TURN == 0:
                 self._breathe()
-            inode = flow_table.netns_of(key)
+            inode = netns_of(key)
             watch = seen.get(inode)
             if watch is None:
                 # Of a namespace that is gone, and not known to be
@@ -435,7 +442,7 @@ class Follower:
                     repaired += table.close(key, value)
             elif value[GENERATION_OFFSET] == self._generation:
                 watch.unannounced += bool(value[FLAGS_OFFSET] & FLAG_SEEDED)
-            elif flow_table.is_stale(value, self._generation, start_ns) and self._close_if_gone(
+            elif is_stale(value, self._generation, start_ns) and self._close_if_gone(
                 watch, queries, key, value
             ):
                 repaired += 1

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Mapping
 
 from ...bpf import bpf
-from ...conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE, SHAPES
+from ...conntrack.layout import CLOSED, LIVE, SHAPES, sizes
 from ...host.facts import Facts
 from ...host.support import Verdict
 from ...spec import NETLINK, Spec
@@ -25,9 +25,8 @@ def prepare_maps(
     spec: Spec, old: Mapping[str, int], fitting: set[str], stack: ExitStack
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The maps to use, and those of the tracker so far that they replace, with the same entries."""
-    sizes = {LIVE: spec.max_entries, CLOSED: spec.closed_entries, COUNTERS_MAP: len(COUNTERS)}
     made, replaced = {}, {}
-    for name, size in sizes.items():
+    for name, size in sizes(spec.max_entries, spec.closed_entries).items():
         if name in fitting:
             made[name] = old[name]
             continue
@@ -35,7 +34,7 @@ def prepare_maps(
         fd = bpf.map_create(shape.type, shape.key_size, shape.value_size, size, name)
         stack.callback(os.close, fd)
         made[name] = fd
-        if name in old and name != COUNTERS_MAP:
+        if name in old and name in (LIVE, CLOSED):
             replaced[name] = old[name]
             seed.MapCalls().copy(old[name], fd)
     return made, replaced
