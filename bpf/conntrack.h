@@ -83,6 +83,10 @@ enum conntrack_counter {
 	COUNTER_SEEDED, /* flows that it wrote */
 	COUNTER_SUPERSEDED, /* closed flows dropped: one without an entry has their tuple now */
 	COUNTER_NETNS_END_FAILED, /* the end of a namespace could not be noted */
+	/* What the kernel says how often it passed over a program: user space writes these */
+	COUNTER_INSERT_MISSED,
+	COUNTER_DELETE_MISSED,
+	COUNTER_NETNS_END_MISSED,
 	COUNTER_COUNT,
 };
 

@@ -116,9 +116,9 @@ owners:
 counters:
   description:
     - Counters of the programs, summed over all CPUs.
-    - C(insert_missed) and C(delete_missed) have how often the kernel passed over a program because
-      its CPU was busy with another one. Kernels count that from 5.12 on for tier V(core/fentry),
-      from 6.7 on for V(core/kprobe).
+    - C(insert_missed), C(delete_missed) and C(netns_end_missed) have how often the kernel passed
+      over a program because its CPU was busy with another one. Kernels count that from 5.12 on for
+      tier V(core/fentry), from 6.7 on for V(core/kprobe).
   type: dict
   returned: success
 maps:

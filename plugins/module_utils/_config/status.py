@@ -13,7 +13,7 @@ from .._kernel.conntrack import reading
 from .._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES, read_counters
 from .._kernel.conntrack.record_map import is_followed
 from .._kernel.errors import InvalidSpec
-from .._kernel.loader import telemetry
+from .._kernel.loader import misses, telemetry
 from .._kernel.loader.state import Active
 from .._kernel.store import Store
 from . import remote
@@ -81,7 +81,7 @@ def read(active: Active | None = None, store: Store | None = None, fill: bool = 
     if fd is not None:
         with bpf.closing(fd):
             if _is_ours(COUNTERS_MAP, bpf.map_info(fd)):
-                counters = {**read_counters(fd), **_missed(loaded.record)}
+                counters = {**read_counters(fd), **misses.read(loaded.record)}
     return Status(
         record=loaded.record,
         drift=loaded.drift,
@@ -98,24 +98,6 @@ def read(active: Active | None = None, store: Store | None = None, fill: bool = 
 def _is_ours(name: str, info: bpf.MapInfo) -> bool:
     # What somebody else has pinned there could not be read as one of ours; it is named as drift
     return (info.type, info.key_size, info.value_size) == SHAPES[name]
-
-
-def _missed(record: dict[str, object] | None) -> dict[str, int]:
-    """How often the kernel passed over a program; nothing without the privilege to ask."""
-    programs = record["programs"] if record else None
-    missed: dict[str, int] = {}
-    for role, number in (programs if isinstance(programs, dict) else {}).items():
-        # insert, and insert_confirm and the like where there are several; delete
-        name = str(role).partition("_")[0] + "_missed"
-        if name not in ("insert_missed", "note_missed", "delete_missed"):
-            continue
-        name = name.replace("note", "insert")
-        try:
-            with bpf.closing(bpf.fd_by_id(bpf.PROG_GET_FD_BY_ID, number)) as fd:
-                missed[name] = missed.get(name, 0) + bpf.prog_info(fd).recursion_misses
-        except OSError:
-            continue
-    return missed
 
 
 def _owners(store: Store, record: dict[str, object] | None) -> dict[str, str | None]:

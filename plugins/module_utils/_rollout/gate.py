@@ -23,6 +23,8 @@ ERROR_COUNTERS = (
     "live_update_failed",
     "delete_read_failed",
     "closed_update_failed",
+    "insert_missed",
+    "delete_missed",
 )
 _HITS = ("insert_hits", "delete_hits")
 

@@ -213,16 +213,37 @@ def prog_info(fd: int) -> ProgInfo:
 
 
 class LinkInfo(NamedTuple):
-    """struct bpf_link_info, the part that all types share."""
+    """struct bpf_link_info, the part that all types share.
+
+    `missed` has how often a kprobe was hit inside of another one and passed over for it: 0 for
+    other links, and for kernels before 6.7, which do not tell.
+    """
 
     type: int
     id: int
     prog_id: int
+    missed: int
+
+
+# enum bpf_link_type; enum bpf_perf_event_type: a kprobe, and one at a function's return
+_LINK_KPROBE_MULTI, _LINK_PERF_EVENT = 8, 7
+_EVENT_KPROBES = (3, 4)
 
 
 def link_info(fd: int) -> LinkInfo:
     """What the kernel knows of a link (5.8)."""
-    return LinkInfo(*struct.unpack_from("=III", _info(fd, 64)))
+    return parse_link_info(_info(fd, 64))
+
+
+def parse_link_info(raw: bytes) -> LinkInfo:
+    """The same from the struct; what the kernel did not know to write is zero."""
+    kind, link_id, prog_id, _pad, event = struct.unpack_from("=5I", raw)
+    missed = 0
+    if kind == _LINK_KPROBE_MULTI:
+        missed = struct.unpack_from("=Q", raw, 32)[0]
+    elif kind == _LINK_PERF_EVENT and event in _EVENT_KPROBES:
+        missed = struct.unpack_from("=Q", raw, 48)[0]
+    return LinkInfo(kind, link_id, prog_id, missed)
 
 
 def btf_name(fd: int) -> str:

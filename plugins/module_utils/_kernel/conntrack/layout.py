@@ -48,7 +48,12 @@ COUNTERS = (
     "seeded",
     "superseded",
     "netns_end_failed",
+    "insert_missed",
+    "delete_missed",
+    "netns_end_missed",
 )
+# Those of them that are written by user space (see loader/misses.py)
+MISSES = COUNTERS[-3:]
 
 
 class MapShape(NamedTuple):
