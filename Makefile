@@ -58,7 +58,7 @@ test-steps: lab-setup build
 	@$(STAGE) 'sanity, lint, clangs and unit, two at a time' \
 		$(MAKE) SETUP_FOR= BESIDE=1 --jobs=2 --output-sync=target sanity lint clangs unit
 	@$(STAGE) molecule $(MAKE) SETUP_FOR= molecule
-	@echo "test: passed; unit tests:"; grep -E "^[0-9=].* passed" build/unit.log
+	@echo "test: passed; unit tests:"; grep -E "^[0-9=].* passed|^NOT RUN" build/unit.log
 
 lint: venv ## style, types, shell, YAML, ansible-lint, role specs, changelog
 	@$(STAGE) lint tools/lint.sh
@@ -69,9 +69,11 @@ sanity: venv ## ansible-test sanity in a copy of the checkout, without ignore fi
 sanity-%: setup ## the same with another ansible-core, as in: make sanity-2.17
 	tools/sanity.sh $*
 
-unit: venv object ## unit tests
-	@mkdir -p build
-	@$(STAGE) unit $(BIN)/pytest | tee build/unit.log
+unit: venv object build/tools/promtool ## unit tests; those that need root by sudo, where it is to be had
+	@$(STAGE) unit tools/unit.sh | tee build/unit.log
+
+build/tools/promtool: tools/promtool.sh | setup
+	@tools/promtool.sh $@
 
 clangs: setup ## compile the object with every clang that this Debian has
 	@$(STAGE) clangs tools/clang_versions.sh

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -22,21 +20,9 @@ from btfleet._kernel.bpf.libc import CLONE_NEWNS, unshare
 
 Result = TypeVar("Result")
 
-
-def _refusal() -> str | None:
-    if os.geteuid() != 0:
-        return "not root"
-    try:
-        os.close(bpf.map_create(bpf.HASH, 4, 8, 8))
-    except OSError as exc:
-        return f"the kernel refuses bpf(2): {exc.strerror}"
-    return None
-
-
-_REFUSAL = _refusal()
-needs_bpf = pytest.mark.skipif(_REFUSAL is not None, reason=str(_REFUSAL))
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root")
-needs_bpftool = pytest.mark.skipif(shutil.which("bpftool") is None, reason="no bpftool")
+# conftest.py leaves them out where they cannot run, and says so
+needs_root = pytest.mark.needs_root
+needs_bpf = pytest.mark.needs_root("bpf")
 
 
 def bpftool(*arguments: str) -> Any:

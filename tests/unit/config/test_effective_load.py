@@ -20,6 +20,9 @@ from btfleet._kernel.spec import Spec
 from btfleet._kernel.store import Store
 
 from tests.unit.config.test_remote import NO_UDP6, PATH, UDP6, content
+from tests.unit.kernel_access import needs_root
+
+pytestmark = needs_root  # answers are given to root and the agent's group
 
 BASE = Spec("a" * 64, max_entries=4096)
 OVERRIDDEN = replace(BASE, udpv6_enabled=False)

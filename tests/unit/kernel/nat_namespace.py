@@ -7,7 +7,6 @@ conntrack(8) is the oracle: no code of ours reads the kernel's table here.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,12 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pytest
-
 from tests.unit.kernel_access import namespace, needs_bpf
-
-_MISSING = [name for name in ("conntrack", "nft", "ip", "nsenter") if shutil.which(name) is None]
-_needs_tools = pytest.mark.skipif(bool(_MISSING), reason=f"no {', '.join(_MISSING)}")
 
 _RULES = """
 table inet nat {
@@ -54,7 +48,7 @@ End = tuple[str, int, str, int]
 
 
 # For tests that make real flows
-needs_nat = [needs_bpf, _needs_tools]
+needs_nat = needs_bpf
 
 
 @dataclass

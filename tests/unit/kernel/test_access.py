@@ -12,7 +12,7 @@ import pytest
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.loader import access
 
-from tests.unit.kernel_access import bpffs_at, hash_map, link_in, namespace, needs_bpf
+from tests.unit.kernel_access import bpffs_at, hash_map, link_in, namespace, needs_bpf, needs_root
 
 GID = 54321
 MAP, LINK = "conntrack_live", "link_insert"
@@ -99,6 +99,7 @@ def test_what_somebody_changed_is_wrong_and_put_right(pins: str) -> None:
     assert access.wrong(pins, GID) == []
 
 
+@needs_root
 def test_nothing_is_pinned(tmp_path: Path) -> None:
     assert access.wrong(str(tmp_path / "none"), GID) == []
     access.grant(str(tmp_path / "none"), GID)

@@ -18,7 +18,6 @@ from tests.unit.kernel_access import (
     bpftool,
     hash_map,
     needs_bpf,
-    needs_bpftool,
     tracker_map,
 )
 
@@ -50,7 +49,6 @@ def filled(fd: int, count: int) -> dict[bytes, bytes]:
     return entries
 
 
-@needs_bpftool
 def test_batches_are_what_bpftool_dumps() -> None:
     with tracker_map(4096) as fd:
         entries = filled(fd, 1000)
@@ -65,7 +63,6 @@ def test_batches_are_what_bpftool_dumps() -> None:
         assert dict(records(bpf.map_batches(fd, info), 44, 64)) == dumped
 
 
-@needs_bpftool
 def test_what_bpftool_writes_is_read() -> None:
     with hash_map(4, 4, 16) as fd:
         map_id = str(bpf.map_info(fd).id)
@@ -76,7 +73,6 @@ def test_what_bpftool_writes_is_read() -> None:
         ]
 
 
-@needs_bpftool
 def test_a_map_is_described_as_bpftool_does() -> None:
     with bpf.closing(bpf.map_create(bpf.LRU_HASH, 44, 64, 512, "a_name")) as fd:
         info = bpf.map_info(fd)
@@ -235,7 +231,6 @@ def test_a_pin_outlives_its_descriptor_and_can_be_opened_for_reading_only(tmp_pa
                 bpf.map_update(fd, bytes(44), b"y" * 64)
 
 
-@needs_bpftool
 def test_a_program_is_described_as_bpftool_does() -> None:
     try:
         program = bpf.prog_load(bpf.PROG_TYPE_KPROBE, bpf.RETURN_ZERO)

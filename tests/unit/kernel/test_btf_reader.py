@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.matrix import old_libbpf
 from tests.matrix.rows import OLD_LIBBPF
-from tests.unit.kernel_access import bpftool, needs_bpf, needs_bpftool
+from tests.unit.kernel_access import bpftool, needs_bpf
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 OBJECT = Path(__file__).parents[3] / "build/bpf/conntrack-x86_64.bpf.o"
@@ -42,7 +42,6 @@ def own() -> bytes:
     return done.stdout
 
 
-@needs_bpftool
 @pytest.mark.parametrize(
     "path", [OBJECT, pytest.param(VMLINUX, marks=needs_btf)], ids=["the object", "this kernel"]
 )
@@ -66,7 +65,6 @@ def test_sizes_and_members_are_those_that_bpftool_reads(path: Path, own: bytes) 
     assert {"nf_conn", "nf_conntrack_tuple", "sk_buff"} <= checked
 
 
-@needs_bpftool
 @needs_btf
 def test_what_is_written_of_this_kernel_is_what_libbpf_reads_of_it(tmp_path: Path) -> None:
     path = tmp_path / "rewritten"

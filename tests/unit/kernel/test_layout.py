@@ -11,9 +11,8 @@ from btfleet._kernel.bpf import bpf, object_file
 from btfleet._kernel.conntrack import layout
 from btfleet._kernel.host import facts
 
-from tests.unit.kernel_access import bpftool, hash_map, needs_bpf, needs_bpftool
+from tests.unit.kernel_access import bpftool, hash_map, needs_bpf
 
-pytestmark = needs_bpftool
 Types = dict[int, dict[str, Any]]
 
 

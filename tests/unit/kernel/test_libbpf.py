@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -20,9 +19,8 @@ from btfleet._kernel.loader.tracker import PROGRAMS
 
 from tests.matrix import old_libbpf
 from tests.matrix.rows import OLD_LIBBPF
-from tests.unit.kernel_access import bpftool, needs_bpf, needs_bpftool
+from tests.unit.kernel_access import bpftool, needs_bpf
 
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 needs_btf = pytest.mark.skipif(
     not os.path.exists("/sys/kernel/btf/vmlinux"), reason="this kernel gives no BTF"
 )
@@ -150,7 +148,6 @@ def test_a_missing_library() -> None:
     )
 
 
-@needs_gcc
 def test_a_library_that_is_too_old(tmp_path: Path) -> None:
     """One with libbpf's oldest function alone."""
     library = tmp_path / "old.so"
@@ -241,7 +238,6 @@ def test_the_object_has_the_programs_that_a_load_chooses_from(
 
 
 @needs_bpf
-@needs_bpftool
 @needs_btf
 def test_a_load_has_the_sizes_and_constants_that_were_asked_for(
     lib: Libbpf, own_object: bytes
@@ -297,7 +293,6 @@ def test_nothing_stays_open_after_a_load(lib: Libbpf, own_object: bytes) -> None
 
 
 @needs_btf
-@needs_bpftool
 def test_members_and_functions_are_those_of_bpftool(lib: Libbpf) -> None:
     types = bpftool("btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "raw")["types"]
     (declared,) = [t for t in types if t["kind"] == "STRUCT" and t["name"] == "list_head"]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,7 +19,6 @@ def test_the_own_number_is_what_the_kernel_calls_it() -> None:
 
 
 @needs_root
-@pytest.mark.skipif(shutil.which("ip") is None, reason="no iproute2")
 def test_a_namespace_that_only_a_mount_holds_is_found_and_has_its_name() -> None:
     name = f"btfleet-unit-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)

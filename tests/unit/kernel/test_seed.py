@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import struct
 import subprocess
 import time
@@ -31,7 +30,6 @@ from tests.unit.kernel_access import (
 )
 
 HERE = {MASQUERADED.netns}
-needs_conntrack = pytest.mark.skipif(shutil.which("conntrack") is None, reason="no conntrack")
 
 
 @pytest.fixture
@@ -95,7 +93,6 @@ def messages(datagram: bytes) -> Iterator[int]:
 
 
 @needs_root
-@needs_conntrack
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_a_dump_is_read_to_its_end(other: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     add_flows(other, count)
@@ -334,7 +331,6 @@ def test_a_namespace_whose_table_cannot_be_read_stops_the_load(
 
 
 @needs_root
-@needs_conntrack
 @pytest.mark.parametrize(("count", "asked"), [(0, False), (2, True)])
 def test_empty_tables_are_not_asked_for(
     other: str, count: int, asked: bool, monkeypatch: pytest.MonkeyPatch

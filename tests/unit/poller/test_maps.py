@@ -416,7 +416,6 @@ def test_all_metrics_of_dashboard_alerts_and_guide_exist(
     assert ours <= names_in(guide) - {"btfleet_remote_config_keys"} <= known
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
 def test_promtool_takes_alerts_and_queries(checkout: Path, tmp_path: Path) -> None:
     dashboard = json.loads((checkout / "monitoring/dashboard.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
@@ -426,6 +425,7 @@ def test_promtool_takes_alerts_and_queries(checkout: Path, tmp_path: Path) -> No
     ]
     panels = tmp_path / "panels.yml"
     panels.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    assert shutil.which("promtool"), "promtool not found: run `make build/tools/promtool`"
     for path in (checkout / "monitoring/alerts.yml", panels):
         done = subprocess.run(
             ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False
