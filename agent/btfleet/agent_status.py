@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from btfleet.dependencies import missing
 from btfleet.poller.errors import SettingsError
 from btfleet.poller.settings import PATH, SOCKET, load
+
+if TYPE_CHECKING:
+    from btfleet.agent.v1.agent_pb2 import AgentState
 
 # Seconds: an agent that is alive answers in milliseconds
 _TIMEOUT = 3.0
@@ -36,8 +40,11 @@ def read(settings_path: str = PATH) -> dict[str, Any] | None:
 
 def _ask(path: str) -> dict[str, Any]:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import grpc  # noqa: PLC0415 takes longer than all the rest
-    from google.protobuf import empty_pb2, json_format  # noqa: PLC0415 only for grpc's call
+    try:
+        import grpc  # noqa: PLC0415 takes longer than all the rest
+    except ModuleNotFoundError as exc:
+        return {"running": False, "error": f"it cannot be asked: {missing(exc)}"}
+    from google.protobuf import empty_pb2  # noqa: PLC0415 only for grpc's call
 
     from btfleet.agent.v1 import agent_pb2_grpc  # noqa: PLC0415 imports grpc
 
@@ -48,10 +55,38 @@ def _ask(path: str) -> dict[str, Any]:
             )
         except grpc.RpcError as exc:
             return {"running": False, "error": f"{path} does not answer ({exc.details()})"}
+    return to_dict(state)
+
+
+def to_dict(state: AgentState) -> dict[str, Any]:
+    """Return what the agent answers as plain data, with `running` and `error`."""
+    from google.protobuf import json_format  # noqa: PLC0415 not there without the agent
+
     data: dict[str, Any] = json_format.MessageToDict(
         state, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     return {"running": True, "error": None, **data}
+
+
+def problems(agent: dict[str, Any] | None) -> list[str]:
+    """Return what is wrong with the agent, one line each; nothing where there is no agent."""
+    if agent is None:
+        return []
+    if not agent["running"]:
+        return [f"the agent: {agent['error']}"]
+    found = [
+        f"the agent's {name}: {part['last_error']}"
+        for name, part in sorted(agent["health"]["components"].items())
+        if not part["healthy"]
+    ]
+    if agent["config_status"] == "CONFIG_STATUS_EXPIRED":
+        found.append("the director has expired: no config is in force")
+    found += [
+        f"config {state['path']} version {state['version']} FAILED: {state['apply_error']}"
+        for state in agent["client"]["config_states"]
+        if state["apply_phase"] == "APPLY_PHASE_FAILED"
+    ]
+    return found
 
 
 def describe(agent: dict[str, Any] | None, now: int) -> list[str]:

@@ -10,8 +10,10 @@ import sys
 
 from btfleet import __version__
 from btfleet._kernel.errors import TrackerError
+from btfleet.dependencies import missing
 
-# Exit codes: 0 done, 1 the answer is no, 2 wrong usage (argparse's own), 3 it failed
+# Exit codes (docs/guide.md): 0 done, 1 the answer is no, 2 wrong usage (argparse's own),
+# 3 it failed, 4 not known without root, 5 the tracker is well and the agent is not
 FAILED = 3
 
 
@@ -22,7 +24,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"btfleet {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    check = commands.add_parser("check", help="can this kernel run the object, and why not better")
+    check = commands.add_parser(
+        "check",
+        help="can this kernel run the object, and why not better; exit code 1 if not, 4 if only "
+        "root can tell",
+    )
     check.add_argument("--json", action="store_true", help="all facts, as one JSON object")
     check.set_defaults(run="check_command")
 
@@ -37,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser(
         "status",
-        help="what is loaded, and which remote config is in force; exit code 1 if not as loaded",
+        help="what is loaded, and which remote config is in force; exit code 1 if not as loaded, "
+        "5 if only the agent is not well",
     )
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run="status_command")
@@ -108,6 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = importlib.import_module(f"btfleet.{options.run}").run(options)
         sys.stdout.flush()
         return code
+    except ModuleNotFoundError as exc:
+        # The plain release has none of the daemons' packages; a module of our own is a defect
+        if (exc.name or "").startswith("btfleet"):
+            raise
+        print(f"btfleet: {missing(exc)}", file=sys.stderr)
     except TrackerError as exc:
         print(f"btfleet: {exc}", file=sys.stderr)
     except PermissionError as exc:

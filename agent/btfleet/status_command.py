@@ -11,19 +11,29 @@ from btfleet import __version__, agent_status
 from btfleet._config.status import Status, read
 from btfleet.poller.put_off import put_off
 
+UNHEALTHY, AGENT_NOT_WELL = 1, 5
+
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0 if a tracker is loaded, as recorded, and all namespaces are seen, else 1."""
+    """Exit code 0 if all is well, 1 if the tracker is not, 5 if it is and the agent is not."""
     status = read()
     put_off()
     agent = agent_status.read()
+    problems = agent_status.problems(agent)
     if options.json:
-        print(json.dumps({**status.to_dict(), "agent": agent}))
+        print(json.dumps({**status.to_dict(), "agent": agent, "agent_problems": problems}))
     else:
         now = int(time.time())
         for line in describe(status, now) + agent_status.describe(agent, now):
             print(line)
-    return 0 if status.healthy else 1
+    return exit_code(status, problems)
+
+
+def exit_code(status: Status, agent_problems: list[str]) -> int:
+    """Return the command's exit code; the tracker's state counts before the agent's."""
+    if not status.healthy:
+        return UNHEALTHY
+    return AGENT_NOT_WELL if agent_problems else 0
 
 
 def describe(status: Status, now: int) -> list[str]:

@@ -112,6 +112,10 @@ facts:
       description: The machine's architecture, as C(uname -m) says.
       type: str
       returned: success
+    uid:
+      description: The user that looked; others than root are refused what the kernel may allow.
+      type: int
+      returned: success
     lockdown:
       description: V(none), V(integrity) or V(confidentiality); null if it cannot be known.
       type: str

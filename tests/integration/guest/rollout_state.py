@@ -28,7 +28,7 @@ MOMENTARY = ("programs", "loaded_at", "agent_process", "outcome")
 
 def look() -> dict[str, Any]:
     """The state now."""
-    status = json.loads(run("btfleet", "status", "--json"))
+    status = json.loads(run("btfleet", "status", "--json", ok=(0, 5)))
     return {
         "release": os.path.basename(CURRENT.resolve()),
         "fingerprint": status["record"]["fingerprint"],

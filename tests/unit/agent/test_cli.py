@@ -55,6 +55,31 @@ def plain(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it as whoever runs the tests, or in place of root as a user without any privilege."""
+    nobody = ["unshare", "--user"] if os.geteuid() == 0 else []
+    return subprocess.run(
+        [*nobody, sys.executable, "-m", "btfleet", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=_ENVIRONMENT,
+    )
+
+
+def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it with Python's own library alone."""
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "btfleet", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=_ENVIRONMENT,
+    )
+
+
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Path]:
     if not os.path.isdir("/sys/fs/bpf"):
@@ -193,6 +218,44 @@ def test_a_missing_spec_file_is_one_line(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_check_does_not_say_no_for_what_root_alone_may_try(form: list[str]) -> None:
+    done = as_nobody("check", *form)
+    assert done.stderr == ""
+    if form:
+        data = json.loads(done.stdout)
+        assert "EPERM" not in json.dumps(data["reasons"])
+        wanted = {0: (True, True), 1: (False, True), 4: (None, False)}
+        assert (data["supported"], data["known"]) == wanted[done.returncode]
+    else:
+        assert done.returncode in (1, 4)
+        first = done.stdout.splitlines()[0]
+        assert first.startswith("not known: only root" if done.returncode == 4 else "not supported")
+        assert "EPERM" not in done.stdout
+        assert "become root" not in done.stdout
+
+
+# --- without the daemons' packages ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["agent", "config-service"])
+def test_the_plain_release_says_in_one_line_what_a_daemon_lacks(command: str) -> None:
+    line = failure(bare(command))
+    assert "no Python package '" in line
+    assert "deploy it with the role" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check"], ["status"], ["load"], ["conntrack", "dump"], ["conntrack", "watch"], ["--help"]],
+)
+def test_the_plain_release_does_all_else_without_packages(arguments: list[str]) -> None:
+    done = bare(*arguments)
+    assert "Traceback" not in done.stderr
+    assert "package" not in done.stderr
+    assert done.returncode in (0, 1, 3)
+
+
 # --- without a tracker ---------------------------------------------------------------------------
 
 
@@ -225,10 +288,12 @@ def test_check_says_the_same_in_both_forms(run: Run) -> None:
     assert plain_form.returncode == as_json.returncode == (0 if data["supported"] else 1)
     first, *others = plain_form.stdout.splitlines()
     assert first == (data["summary"] if data["supported"] else "not supported")
-    assert others == [
-        *(f"  not {tier}: {why}" for tier, reasons in data["reasons"].items() for why in reasons),
-        *([f"  {data['hint']}"] if data["hint"] else []),
-    ]
+    reasons = {why for found in data["reasons"].values() for why in found}
+    if data["hint"]:
+        assert others.pop() == f"  {data['hint']}"
+    assert len(others) == len(reasons)
+    for reason in reasons:
+        assert sum(line.endswith(f" {reason}") for line in others) == 1
     assert data["facts"]["probes"]["bpffs"]["value"] == "yes"
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from btfleet._kernel.host import symbols
 from btfleet._kernel.host.facts import BtfFacts, Facts, Probe
-from btfleet._kernel.host.support import Verdict, assess, hint
+from btfleet._kernel.host.support import Verdict, assess, hint, without_privileges
 from btfleet._kernel.spec import DEFAULT_TIERS
 
 FENTRY, KPROBE, FEXIT, KRETPROBE = DEFAULT_TIERS
@@ -409,6 +409,42 @@ def test_nothing_is_hinted_at_where_there_is_no_need_or_no_way() -> None:
     assert hint(host(), assess(host())) == ""
     facts = host(bpffs="no")
     assert hint(facts, assess(facts)) == ""
+
+
+def test_the_way_out_is_named_with_what_it_needs_first() -> None:
+    facts = host("confidentiality", **LOCKED, bpffs="no", conntrack_events="no")
+    assert hint(facts, assess(facts)) == (
+        "tier netlink would be possible, if it is allowed (conntracker_tiers), after: "
+        "mount -t bpf bpf /sys/fs/bpf; sysctl net.netfilter.nf_conntrack_events=2"
+    )
+
+
+PRIVILEGED = ("bpf_syscall", "hash_maps", "lru_hash_maps", "kprobe_programs", "tracing_programs")
+
+
+def test_what_the_kernel_refuses_to_an_ordinary_user_is_not_known() -> None:
+    refused = dict.fromkeys([*PRIVILEGED, "privileges"], "no")
+    facts = replace(host(**refused), uid=1000)
+    assert not assess(facts).supported
+    seen = without_privileges(facts)
+    assert seen
+    assert assess(seen) == assess(host())
+    seen = without_privileges(replace(host(**refused, libbpf="no"), uid=1000))
+    assert seen
+    assert not assess(seen).supported
+
+
+def test_root_without_capabilities_and_whoever_has_them_know_all() -> None:
+    assert without_privileges(host(privileges="no")) is None
+    assert without_privileges(replace(host(), uid=1000)) is None
+
+
+def test_each_reason_is_there_once_with_its_tiers() -> None:
+    verdict = assess(host("confidentiality", **LOCKED))
+    found = verdict.by_reason
+    assert len(found) < sum(map(len, verdict.reasons.values()))
+    for tier, reasons in verdict.reasons.items():
+        assert reasons == [reason for reason, tiers in found.items() if tier in tiers]
 
 
 NETLINK_NEEDS = (

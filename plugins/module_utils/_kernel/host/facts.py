@@ -78,6 +78,7 @@ class Facts:
     modules: dict[str, str]
     symbols: dict[str, str | None]
     sysctl: dict[str, str | None]
+    uid: int = 0
     probes: dict[str, Probe] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
@@ -120,6 +121,7 @@ def gather(btf_path: str | None = None) -> Facts:
         modules=modules,
         symbols=found,
         sysctl={name: _sysctl(name) for name in _SYSCTLS},
+        uid=os.geteuid(),
         probes=probes,
     )
 

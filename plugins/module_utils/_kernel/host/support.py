@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Callable, Collection
 
 from ..spec import BY_NAME, DEFAULT_TIERS, NETLINK, RUNTIME, TIERS
 from . import symbols
@@ -63,6 +63,15 @@ class Verdict:
             if text not in shared and tier not in BY_NAME
         ]
         return "; ".join(shared + own)
+
+    @property
+    def by_reason(self) -> dict[str, list[str]]:
+        """Each reason once, with the tiers that it stands against."""
+        found: dict[str, list[str]] = {}
+        for tier, texts in self.reasons.items():
+            for text in texts:
+                found.setdefault(text, []).append(tier)
+        return found
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, as in JSON."""
@@ -132,7 +141,32 @@ def hint(facts: Facts, verdict: Verdict) -> str:
     for tier in BY_NAME:
         if tier not in verdict.reasons and assess(facts, (tier,)).supported:
             return f"tier {tier} would be possible, if it is allowed (conntracker_tiers)"
+    remedies = [remedy for probe, remedy in _NETLINK_REMEDIES if _is(facts, probe, NO)]
+    remedied = _without(facts, [probe for probe, _remedy in _NETLINK_REMEDIES])
+    if assess(remedied).supported:
+        return ""  # a reason says already what a better tier needs
+    if NETLINK not in verdict.reasons and assess(remedied, (NETLINK,)).supported:
+        return (
+            f"tier {NETLINK} would be possible, if it is allowed (conntracker_tiers), after: "
+            + "; ".join(remedies)
+        )
     return ""
+
+
+def without_privileges(facts: Facts) -> Facts | None:
+    """Return what an ordinary user's process really knows, None where it knows all.
+
+    What the kernel refuses to such a process it may well allow to root. Root without capabilities,
+    as in a container, is refused for good.
+    """
+    if facts.uid == 0 or not _is(facts, "privileges", NO):
+        return None
+    return _without(facts, _TAKES_PRIVILEGES)
+
+
+def _without(facts: Facts, probes: Collection[str]) -> Facts:
+    kept = {name: probe for name, probe in facts.probes.items() if name not in probes}
+    return replace(facts, probes=kept)
 
 
 def lifecycle(facts: Facts, tier: str) -> str:
@@ -148,6 +182,18 @@ def _is(facts: Facts, probe: str, value: str) -> bool:
     return probe in facts.probes and facts.probes[probe].value == value
 
 
+# The kernel answers these with EPERM to whoever is not root
+_TAKES_PRIVILEGES = frozenset(
+    {
+        *("privileges", "bpf_syscall", "hash_maps", "lru_hash_maps", "kprobe_programs"),
+        *("tracing_programs", "perf_links", "fentry_seed"),
+    }
+)
+# What stands against the tier netlink and can be had
+_NETLINK_REMEDIES = (
+    ("bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+    ("conntrack_events", "sysctl net.netfilter.nf_conntrack_events=2"),
+)
 _SEED = f"symbol:{symbols.SEED}"
 _KPROBES = ("kprobe_events", "no kprobe can be made")
 # What every tier of the object needs: probe and the sentence if it says no
