@@ -56,7 +56,7 @@ test: ## everything that has to pass before a change is taken in
 
 test-steps: lab-setup build
 	@$(STAGE) 'sanity, lint, clangs and unit, two at a time' \
-		$(MAKE) SETUP_FOR= BESIDE=1 --jobs=2 --output-sync=target sanity lint clangs unit
+		$(MAKE) SETUP_FOR= BESIDE=1 --jobs=2 --output-sync=target unit sanity lint clangs
 	@$(STAGE) molecule $(MAKE) SETUP_FOR= molecule
 	@echo "test: passed; unit tests:"; grep -E "^[0-9=].* passed|^NOT RUN" build/unit.log
 

@@ -30,8 +30,9 @@ as_root() {
 mapfile -t needed < <(missing requirements/debian.txt)
 mapfile -t all < <(missing requirements/debian.txt lab/packages.txt)
 
-if [ ${#needed[@]} -gt 0 ]; then
-    echo "setup: asking apt what ${all[*]} need"
+# apt that knows nothing cannot fetch what is only unpacked, promtool and other clangs, either
+if [ ${#needed[@]} -gt 0 ] || ! apt-cache show clang >/dev/null 2>&1; then
+    echo "setup: asking apt what there is (apt-get update)"
     as_root apt-get -q update >/dev/null
 fi
 [ -z "${SETUP_FOR:-}" ] || tools/plan.sh "$SETUP_FOR" "${all[@]}"
