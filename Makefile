@@ -33,9 +33,9 @@ demo: ## boot a guest, roll out, make NATed traffic, show its translations
 demo-steps: lab-setup build
 	tools/demo.sh
 
-lab: lab-setup ## boot a guest: make lab HOST=debian12; writes build/lab/inventory.yml
+lab: lab-setup ## boot a guest: make lab HOST=debian12; ICOUNT=1: its clock counts instructions
 	@[ -n "$(HOST)" ] || { echo "lab: say which guest, as in: make lab HOST=debian12" >&2; exit 2; }
-	$(PYTHON) -m lab up $(HOST)
+	$(PYTHON) -m lab up $(HOST) $(if $(ICOUNT),--icount)
 
 lab-down: venv ## stop every guest
 	$(PYTHON) -m lab down --all
@@ -45,6 +45,7 @@ matrix: lab-setup build ## every kind of host in turn, in real guests: make matr
 
 bench: lab-setup build ## measure; writes JSON and a table under build/
 	$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks.rollout
 	$(PYTHON) -m benchmarks.remote_config
 	$(PYTHON) -m benchmarks.poller_agent
 	$(PYTHON) -m benchmarks.fleet

@@ -64,7 +64,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="processors of guests that this call starts: of all, or of each of the names",
     )
     up.add_argument(
-        "--timeout", type=float, default=300, metavar="S", help="how long to wait for ssh (300 s)"
+        "--icount",
+        action="store_true",
+        help="one processor, and a clock that counts its instructions, 1 ns each, instead of time",
+    )
+    up.add_argument(
+        "--timeout",
+        type=float,
+        default=300,
+        metavar="S",
+        help="how long to wait for ssh (300 s)",
     )
     down = commands.add_parser("down", help="stop guests and throw their disks away")
     down.add_argument("names", nargs="*", metavar="name", help="default: all of the state folder")
@@ -103,7 +112,7 @@ def run_command(options: argparse.Namespace) -> None:
         if installed:
             say(f"installed {', '.join(installed)}")
     elif options.command == "up":
-        hosts = choose_hosts(options.names, options.cpus)
+        hosts = choose_hosts(options.names, options.cpus, options.icount)
         print(guests.start(hosts, state, say, options.append, options.memory, options.timeout))
     elif options.command == "down":
         for name in options.names:
@@ -119,11 +128,18 @@ def run_command(options: argparse.Namespace) -> None:
         login(options.name, options.words, state)
 
 
-def choose_hosts(names: Sequence[str], cpus: Sequence[int] | None) -> list[Host]:
+def choose_hosts(
+    names: Sequence[str], cpus: Sequence[int] | None, icount: bool = False
+) -> list[Host]:
     """The named hosts, with these processors instead of the catalogue's: one number, or one a name.
 
-    A name given twice is one guest. LabError for a name that is not known and for other numbers.
+    A name given twice is one guest. With `icount` they count instructions, on one processor.
+    LabError for a name that is not known and for other numbers.
     """
+    if icount:
+        if cpus is not None and set(cpus) != {1}:
+            raise LabError("--icount counts the instructions of one processor: leave --cpus out")
+        return [find_host(name).counting() for name in dict.fromkeys(names)]
     if cpus is None:
         return [find_host(name) for name in dict.fromkeys(names)]
     if len(cpus) not in (1, len(names)):
@@ -144,7 +160,7 @@ def print_status(state: Path) -> None:
         answers = ssh.answers(guest.port, ssh.private_key(), timeout=5)
         facts = (
             f"port {guest.port}",
-            guest.accelerator,
+            guest.accelerator + (", icount" if guest.icount else ""),
             f"{guest.memory_mb} MB",
             f"pid {guest.pid}",
             "ssh answers" if answers else "ssh does not answer",

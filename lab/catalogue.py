@@ -49,6 +49,12 @@ class Host:
     kernel_args: str = ""  # e.g. "lockdown=integrity"
     memory_mb: int = 1024
     cpus: int = 2
+    # Its clock counts the instructions of its one processor, 1 ns each, instead of time
+    icount: bool = False
+
+    def counting(self) -> Host:
+        """Return this host with icount; QEMU counts the instructions of one processor."""
+        return replace(self, icount=True, cpus=1)
 
 
 BOOKWORM = Image("debian12", "bookworm", kernel="linux-image-cloud-amd64", packages=("libbpf1",))

@@ -41,6 +41,7 @@ def start(
         started = time.monotonic()
         already = qemu.running_guests(state)
         for host in hosts:
+            check_clock(host, already.get(host.name))
             if host.name not in already:
                 _launch(host, files[host.name], state, append, memory_mb or host.memory_mb)
         for host in hosts:
@@ -56,17 +57,19 @@ def start(
         return write_inventory(state, qemu.running_guests(state), key)
 
 
-def start_with_kernel(
+def start_again(
     host: Host,
-    kernel: Image,
     state: Path,
     say: Callable[[str], None],
+    kernel: Image | None = None,
     append: str = "",
-    timeout: float = 600,
+    timeout: float = 900,
 ) -> Path:
-    """Boot a guest that has shut itself down from its own disk, with another image's kernel."""
-    other = ensure_image(kernel, say)
-    files = replace(ensure_image(host.image, say), kernel=other.kernel, initrd=other.initrd)
+    """Boot a guest that shuts itself down from its own disk, or with another image's kernel."""
+    files = ensure_image(host.image, say)
+    if kernel:
+        other = ensure_image(kernel, say)
+        files = replace(files, kernel=other.kernel, initrd=other.initrd)
     key = ssh.private_key()
     with locked(state / "lock"):
         deadline = time.monotonic() + timeout
@@ -87,7 +90,7 @@ def _launch(
     memory_mb: int,
     keep_disk: bool = False,
 ) -> None:
-    accelerator = qemu.machine_accelerator(qemu.find_machine(host))
+    accelerator = qemu.host_accelerator(host)
     if accelerator == "tcg":
         qemu.check_version(qemu.find_machine(host).program)
     folder = state / host.name
@@ -108,6 +111,18 @@ def _launch(
             # Between our choice and QEMU's bind somebody else may have taken the port.
             if "host forwarding" not in str(error) or not attempts_left:
                 raise
+
+
+def check_clock(host: Host, guest: qemu.RunningGuest | None) -> None:
+    """Refuse a running guest whose clock is not what was asked for: its figures would mislead."""
+    if guest is not None and guest.icount != host.icount:
+        found, needed = ("counts instructions", "time")
+        if host.icount:
+            found, needed = ("goes by time", "instructions")
+        raise LabError(
+            f"{host.name} is running and its clock {found}, needed: {needed}: "
+            f"run `python3 -m lab down {host.name}` first"
+        )
 
 
 def _machine_id(folder: Path) -> str:

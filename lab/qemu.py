@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -33,6 +34,18 @@ MACHINES = {
     # pauth-impdef: QEMU's own algorithm for pointer authentication, the quick one by its manual
     "arm64": Machine("qemu-system-aarch64", "virt", "ttyAMA0", (), "max,pauth-impdef=on"),
 }
+
+# The guest's clock: 2^0 ns per instruction, whatever else this machine does. While the guest is
+# idle the clock goes on as here (sleep=on): without that it jumps to the guest's next timer, and
+# what waits for a packet or a disk, as sshd does, is at its timeout at once.
+ICOUNT = ("-icount", "shift=0,sleep=on")
+# A busy guest's clock is slow: what sshd (9.8 and newer) has against a client that hung up, such as
+# one that only looks whether it answers, would last for minutes. systemd 256 and newer reads this.
+_SSHD = b"[Service]\nEnvironmentFile=\nEnvironment=SSHD_OPTS=-oPerSourcePenalties=no\n"
+ICOUNT_ARGS = (
+    "systemd.set_credential_binary=systemd.unit-dropin.ssh.service:"
+    + base64.b64encode(_SSHD).decode()
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,11 @@ def choose_accelerator(kvm_opens: bool, cpuinfo: str, cpu_flags: tuple[str, ...]
     return "kvm" if kvm_opens and not set(flags).isdisjoint(cpu_flags) else "tcg"
 
 
+def host_accelerator(host: Host) -> str:
+    """The accelerator for this host on this machine. Only an emulated processor can count."""
+    return "tcg" if host.icount else machine_accelerator(find_machine(host))
+
+
 def machine_accelerator(machine: Machine) -> str:
     """The accelerator for this machine."""
     try:
@@ -109,7 +127,7 @@ def command_line(host: Host, files: ImageFiles, launch: Launch, accelerator: str
         # One image serves many hosts: what makes a guest unique is given here, and stays the
         # same when it reboots.
         f" systemd.hostname={host.name} systemd.machine_id={launch.machine_id}"
-        f" {host.kernel_args} {launch.append}"
+        f" {ICOUNT_ARGS if host.icount else ''} {host.kernel_args} {launch.append}"
     )
     disk = f"file={escaped(launch.overlay)},format=qcow2,if=none,id=disk,cache=unsafe,discard=unmap"
     return [
@@ -124,6 +142,7 @@ def command_line(host: Host, files: ImageFiles, launch: Launch, accelerator: str
         *("-machine", f"{machine.machine},accel={accelerator}"),
         *("-cpu", "host" if accelerator == "kvm" else machine.emulated_cpu),
         *("-smp", str(host.cpus)),
+        *(ICOUNT if host.icount else ()),
         *("-m", str(launch.memory_mb)),
         "-nodefaults",
         *("-display", "none"),
@@ -154,6 +173,7 @@ class RunningGuest:
     port: int
     accelerator: str
     memory_mb: int
+    icount: bool = False
 
     @property
     def name(self) -> str:
@@ -176,7 +196,14 @@ def parse_guest(pid: int, arguments: list[str]) -> RunningGuest | None:
     if "-pidfile" not in options or forward is None or accelerator is None:
         return None
     memory_mb = int(options.get("-m", "0"))
-    return RunningGuest(pid, options["-pidfile"], int(forward[1]), accelerator[1], memory_mb)
+    return RunningGuest(
+        pid,
+        options["-pidfile"],
+        int(forward[1]),
+        accelerator[1],
+        memory_mb,
+        icount="-icount" in options,
+    )
 
 
 def guest_of_process(pid: int) -> RunningGuest | None:

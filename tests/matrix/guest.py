@@ -139,8 +139,8 @@ class Guest:
         """Reboots into the kernel of a host of the lab."""
         image = find_host(name).image
         self.run("systemctl poweroff")
-        self.inventory = guests.start_with_kernel(
-            self.host, image, STATE, self._say, self.variant.kernel_args
+        self.inventory = guests.start_again(
+            self.host, STATE, self._say, image, self.variant.kernel_args
         )
         self.command = ssh.command_line(
             qemu.running_guests(STATE)[self.host.name].port, ssh.private_key()

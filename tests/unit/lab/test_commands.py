@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from lab.__main__ import choose_hosts, main
+from lab.catalogue import find_host
 from lab.commands import command_name, require, run, run_logged
 from lab.errors import LabError
+from lab.guests import check_clock
+from lab.qemu import RunningGuest
 
 
 def test_failure_is_the_last_line() -> None:
@@ -98,6 +102,34 @@ def test_processors_are_the_catalogues_or_of_all_or_of_each(
 def test_processors_of_some_names_only_are_refused() -> None:
     with pytest.raises(LabError, match="2 numbers for 3 guests: give one for all of them, or one"):
         choose_hosts(["debian12", "debian13", "debian13-b"], [1, 2])
+
+
+def test_who_counts_instructions_has_one_processor() -> None:
+    found = choose_hosts(["debian12", "debian13"], None, icount=True)
+    assert [(host.name, host.cpus, host.icount) for host in found] == [
+        ("debian12", 1, True),
+        ("debian13", 1, True),
+    ]
+    with pytest.raises(LabError, match="--icount counts the instructions of one processor"):
+        choose_hosts(["debian12"], [2], icount=True)
+
+
+@pytest.mark.parametrize(
+    ("runs", "asked", "message"),
+    [
+        (True, False, "debian13 is running and its clock counts instructions, needed: time: run"),
+        (False, True, "debian13 is running and its clock goes by time, needed: instructions: run"),
+    ],
+)
+def test_a_running_guest_with_another_clock_is_refused(
+    runs: bool, asked: bool, message: str
+) -> None:
+    running = RunningGuest(7, "/state/debian13/qemu.pid", 2222, "tcg", 1024, icount=runs)
+    host = find_host("debian13").counting() if asked else find_host("debian13")
+    with pytest.raises(LabError, match=message):
+        check_clock(host, running)
+    check_clock(host, None)
+    check_clock(host, dataclasses.replace(running, icount=asked))
 
 
 @pytest.mark.parametrize("text", ["0", "1,x", "1,,2", ""])

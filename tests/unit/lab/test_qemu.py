@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from lab.qemu import (
     choose_accelerator,
     command_line,
     guest_of_process,
+    host_accelerator,
     parse_guest,
 )
 
@@ -73,6 +75,27 @@ def test_an_arm64_guest_is_always_emulated_with_its_own_console() -> None:
     assert option(command, "-machine") == "virt,accel=tcg"
     assert option(command, "-cpu").startswith("max,")
     assert "console=ttyAMA0" in option(command, "-append").split()
+
+
+def test_a_guest_that_counts_has_one_emulated_processor_and_a_clock_of_instructions() -> None:
+    host = HOSTS["debian13"].counting()
+    assert host_accelerator(host) == "tcg"
+    command = command_line(host, FILES, LAUNCH, "tcg")
+    assert option(command, "-icount") == "shift=0,sleep=on"
+    assert option(command, "-smp") == "1"
+    assert "-icount" not in command_line(HOSTS["debian13"], FILES, LAUNCH, "tcg")
+    found = parse_guest(7, command)
+    assert found is not None
+    assert found.icount
+
+
+def test_sshd_of_a_guest_that_counts_has_nothing_against_a_client_that_hung_up() -> None:
+    command = command_line(HOSTS["debian13"].counting(), FILES, LAUNCH, "tcg")
+    names = "systemd.set_credential_binary=systemd.unit-dropin.ssh.service:"
+    values = [
+        word[len(names) :] for word in option(command, "-append").split() if word.startswith(names)
+    ]
+    assert b"SSHD_OPTS=-oPerSourcePenalties=no\n" in base64.b64decode(values[0])
 
 
 def test_kernel_arguments_of_the_row_and_of_the_call() -> None:
