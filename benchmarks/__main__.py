@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m benchmarks`: boots guests, measures, writes results to build/bench/."""
+"""`python -m benchmarks`: counts instructions in a guest, writes results to build/bench/.
+
+The product is rolled out on an ordinary guest. That guest starts again for each run, with a clock
+that counts its instructions: no figure depends on what else this machine does.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +11,36 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import comparisons, machine, report, rollout
-from benchmarks.guest import BenchError, Guest, Series
+from benchmarks import machine, report, rollout, rows
+from benchmarks.guest import BenchError, Guest
 from lab import guests, qemu
-from lab.catalogue import find_host
+from lab.catalogue import HOSTS, Host, find_host
 from lab.errors import LabError
 from lab.paths import DEFAULT_STATE
 
 STATE = DEFAULT_STATE.with_name("lab-bench")
 OUT = DEFAULT_STATE.with_name("bench")
-# A million flows take 0.8 GB in the kernel's table and in the map
-MEMORY_MB = {"debian13": 4096, "debian12": 1024}
-MAIN = "debian13"
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much of everything."""
-
-    rounds: int
-    flows: int
-    many: int
-    connections: int
-
-
-FULL = Sizes(rounds=5, flows=60000, many=1000000, connections=500)
-QUICK = Sizes(rounds=2, flows=3000, many=0, connections=50)
+# The scripts of benchmarks/in_guest, with their options
+FULL: dict[str, dict[str, int]] = {
+    "programs": {"flows": 4000},
+    "flows": {"flows": 4000},
+    "dump": {"flows": 20000, "rounds": 3},
+    "lookup": {"flows": 20000, "rounds": 9},
+    "support": {"rounds": 3},
+    "load": {"flows": 10000, "rounds": 3},
+}
+SMALLEST: dict[str, dict[str, int]] = {
+    "programs": {"flows": 50},
+    "flows": {"flows": 50},
+    "dump": {"flows": 50, "rounds": 1},
+    "lookup": {"flows": 50, "rounds": 1},
+    "support": {"rounds": 1},
+    "load": {"flows": 50, "rounds": 1},
+}
 
 
 def say(text: str) -> None:
@@ -43,89 +48,93 @@ def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def measurements(sizes: Sizes) -> dict[str, dict[str, int]]:
-    """The scripts of benchmarks/in_guest, with their options."""
-    rounds, flows = sizes.rounds, sizes.flows
-    return {
-        "support": {"rounds": rounds},
-        "lookup": {"rounds": rounds, "flows": flows},
-        "dump": {"rounds": rounds, "flows": flows, "many": sizes.many},
-        "program_time": {"rounds": rounds, "flows": flows // 4},
-        "connections": {
-            "rounds": rounds,
-            "flows": flows // 2,
-            "connections": sizes.connections,
-        },
-        "load": {"rounds": rounds, "flows": flows},
-    }
+def running(host: Host, state: Path) -> Guest:
+    """The guest of that name in a state folder of the lab."""
+    found = qemu.running_guests(state).get(host.name)
+    if found is None:
+        raise BenchError(f"{host.name} is not running in {state}: `python3 -m lab up {host.name}`")
+    return Guest(found, state / "inventory.yml")
 
 
-def boot(names: list[str]) -> list[Guest]:
-    """The guests, with the product rolled out."""
-    found = []
-    for name in names:
-        inventory = guests.start([find_host(name)], STATE, say, memory_mb=MEMORY_MB[name])
-        found.append(Guest(qemu.running_guests(STATE)[name], inventory))
-    for guest in found:
-        say(f"rolling out on {guest.name}")
-        guest.playbook(rollout.ROLLOUT)
-        guest.send_scripts()
-    return found
+def roll_out(host: Host) -> None:
+    """Bring the product to a guest, and shut it down."""
+    guests.start([host], STATE, say)
+    guest = running(host, STATE)
+    say(f"rolling out on {guest.name}")
+    guest.playbook(rollout.ROLLOUT)
+    guest.shut_down()
 
 
-def measure_all(
-    running: list[Guest], sizes: Sizes, only: list[str]
-) -> dict[str, dict[str, Series]]:
-    """Series by guest and measurement: everything on the first, less on others."""
-    results: dict[str, dict[str, Series]] = {guest.name: {} for guest in running}
-    for guest in running:
-        for name, options in measurements(sizes).items():
-            if (only and name not in only) or (guest.name != MAIN and name != "program_time"):
-                continue
+def one_run(guest: Guest, sizes: dict[str, dict[str, int]], object_file: Path | None) -> rows.Run:
+    """The figures of one run, by measurement."""
+    if object_file:
+        guest.install_object(object_file)
+    results: rows.Run = {}
+    with guest.with_scripts():
+        for name, options in sizes.items():
             started = time.monotonic()
-            results[guest.name][name] = guest.measure(name, **options)
+            results[name] = guest.measure(name, **options)
             say(f"{guest.name}: {name} took {time.monotonic() - started:.0f} s")
-        if guest.name == MAIN and (not only or "rollout" in only):
-            results[guest.name]["rollout"] = rollout.measure(guest, OUT, min(3, sizes.rounds))
-            say(f"{guest.name}: rollout is done")
     return results
 
 
-def write(conditions: dict[str, object], results: dict[str, dict[str, Series]]) -> str:
-    """Both files; the table."""
-    rows = comparisons.rows(results)
-    data = {**conditions, "rows": [row.to_dict() for row in rows], "series": results}
+def several_runs(options: argparse.Namespace, sizes: dict[str, dict[str, int]]) -> list[rows.Run]:
+    """Write the figures of all runs, each of them in a guest that has just booted."""
+    host = find_host(options.host)
+    conditions: dict[str, object] = {"host": machine.of_host(), "sizes": sizes}
+    roll_out(host)
+    results = []
+    for number in range(options.runs):
+        say(f"run {number + 1} of {options.runs}")
+        guests.start_again(host.counting(), STATE, say)
+        guest = running(host, STATE)
+        guest.run("systemctl is-system-running --wait || true")
+        conditions["guest"] = machine.of_guest(guest)
+        results.append(one_run(guest, sizes, options.object))
+        if number + 1 < options.runs:
+            guest.shut_down()
+    found = rows.rows(results)
+    OUT.mkdir(parents=True, exist_ok=True)
+    table = [asdict(row) | {"ratio": row.ratio} for row in found]
+    data = {**conditions, "rows": table, "runs": results}
     (OUT / "results.json").write_text(json.dumps(data, indent=1) + "\n")
-    text = f"{report.heading(conditions)}\n{report.table(rows)}"
-    (OUT / "results.md").write_text(text)
-    return text
+    (OUT / "results.md").write_text(report.table(found))
+    say(f"all figures are in {Path('build') / OUT.name / 'results.json'}")
+    return results
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--keep", action="store_true", help="leave the guests running")
+    parser.add_argument("--smallest", action="store_true", help="only to see that it works")
+    parser.add_argument("--only", nargs="+", default=list(FULL), choices=FULL, metavar="ROW")
+    parser.add_argument("--runs", type=int, default=2, help="each in a guest of its own (2)")
+    parser.add_argument("--host", default="debian13", choices=HOSTS, help="of the lab (debian13)")
+    parser.add_argument("--keep", action="store_true", help="leave the guest running")
     parser.add_argument(
-        "--only", nargs="+", default=[], choices=[*measurements(QUICK), "rollout"], metavar="NAME"
+        "--running",
+        type=Path,
+        metavar="STATE",
+        help="one run in the guest of this state folder, as it is; the table is only printed",
+    )
+    parser.add_argument(
+        "--object", type=Path, metavar="FILE", help="an object file in place of the installed one"
     )
     options = parser.parse_args()
-    sizes = QUICK if options.quick else FULL
-    OUT.mkdir(parents=True, exist_ok=True)
-    host = machine.of_host()
-    needs_all = not options.only or "program_time" in options.only
+    sizes = {name: (SMALLEST if options.smallest else FULL)[name] for name in options.only}
     try:
-        running = boot(list(MEMORY_MB) if needs_all else [MAIN])
-        about = {guest.name: machine.of_guest(guest) for guest in running}
-        results = measure_all(running, sizes, options.only)
-        print(write({"host": host, "guests": about, "sizes": vars(sizes)}, results), end="")
-        print(f"bench: all figures are in {Path('build') / OUT.name / 'results.json'}")
+        if options.running:
+            guest = running(find_host(options.host), options.running.resolve())
+            results = [one_run(guest, sizes, options.object)]
+        else:
+            results = several_runs(options, sizes)
     except (BenchError, LabError) as error:
         say(str(error))
         return 1
     finally:
-        if not options.keep:
+        if not (options.keep or options.running):
             guests.stop([], STATE, say)
+    print(report.table(rows.rows(results)), end="")
     return 0
 
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +17,6 @@ from lab.paths import CHECKOUT
 from lab.qemu import RunningGuest
 
 FOLDER = "/root/btfleet-bench"
-# The scripts use the installed release's own library
-PYTHON_PATH = f"{FOLDER}:/opt/btfleet/current/lib"
-Series = dict[str, list[float]]
 
 
 class BenchError(Exception):
@@ -44,8 +44,9 @@ class Guest:
             raise BenchError(f"{self.name}: {command}: {said[-1] if said else done.returncode}")
         return done.stdout.decode()
 
-    def send_scripts(self) -> None:
-        """Puts benchmarks/in_guest on the guest."""
+    @contextlib.contextmanager
+    def with_scripts(self) -> Iterator[None]:
+        """Have benchmarks/in_guest on the guest, for a while."""
         packed = subprocess.run(
             ["tar", "-c", "--exclude=__pycache__", "benchmarks/__init__.py", "benchmarks/in_guest"],
             cwd=CHECKOUT,
@@ -53,13 +54,30 @@ class Guest:
             check=True,
         ).stdout
         self.run(f"mkdir -p {FOLDER} && tar -x -C {FOLDER}", packed)
+        try:
+            yield
+        finally:
+            self.run(f"rm -r {FOLDER}")
 
-    def measure(self, script: str, **options: int) -> Series:
-        """What a script of benchmarks/in_guest measured."""
-        words = ["env", f"PYTHONPATH={PYTHON_PATH}", "python3", "-m"]
-        words += [f"benchmarks.in_guest.{script}", json.dumps(options)]
-        found: Series = json.loads(self.run(shlex.join(words)))
+    def measure(self, script: str, **options: int) -> dict[str, float]:
+        """What a script of benchmarks/in_guest measured, by name."""
+        words = ["python3", "-m", "benchmarks.in_guest", script, json.dumps(options)]
+        found: dict[str, float] = json.loads(self.run(f"cd {FOLDER} && {shlex.join(words)}"))
         return found
+
+    def install_object(self, path: Path) -> None:
+        """Put an object file in the place of the installed one, for loads from now on."""
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        self.run(f"cat >/var/lib/btfleet/objects/{digest}.bpf.o", content)
+        spec = json.loads(self.run("cat /etc/btfleet/spec.json"))
+        text = json.dumps({**spec, "object_sha256": digest})
+        self.run("cat >/etc/btfleet/spec.json", text.encode())
+
+    def shut_down(self) -> None:
+        """Begin to power off. Its disk stays for the next start."""
+        # The connection ends before the command's answer can come
+        self.run("systemd-run --quiet --on-active=1 systemctl poweroff")
 
     def playbook(self, playbook: str) -> None:
         """Runs a playbook on this guest alone."""

@@ -3,29 +3,27 @@
 
 from __future__ import annotations
 
-from benchmarks.comparisons import Row
+from benchmarks.rows import Row
 
-HEADER = ("guest", "what", "against", "ratio", "spread", "ours", "peer's", "aim")
+HEADER = ("what", "instructions", "against", "its instructions", "ratio", "runs apart", "aim")
 
 
-def amount(value: float, unit: str) -> str:
-    """A number that a person can read."""
-    if unit == "s" and value < 1:
-        return f"{value * 1000:.3g} ms"
-    return f"{value:.3g} s" if unit == "s" else f"{value:.0f} {unit}"
+def amount(value: float | None) -> str:
+    """A number of instructions that a person can read."""
+    if value is None:
+        return ""
+    return f"{value / 1e6:,.1f} M" if abs(value) >= 1e6 else f"{value:,.0f}"
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """One line's columns."""
-    unit = row.comparison.unit
     return (
-        row.guest,
         row.comparison.title,
+        amount(row.ours),
         row.comparison.peer_title,
-        f"{row.ratio:.3g}",
-        f"{row.lowest:.2g} to {row.highest:.2g}",
-        amount(row.ours, unit),
-        amount(row.peer, unit),
+        amount(row.peer),
+        "" if row.ratio is None else f"{row.ratio:.3g}",
+        f"{row.apart:.1%}",
         row.comparison.aim,
     )
 
@@ -37,18 +35,3 @@ def table(rows: list[Row]) -> str:
     text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
     text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(text) + "\n"
-
-
-def heading(conditions: dict[str, object]) -> str:
-    """Where and when, for above the table."""
-    host, guests = conditions["host"], conditions["guests"]
-    assert isinstance(host, dict)  # noqa: S101
-    assert isinstance(guests, dict)  # noqa: S101
-    about = [
-        f"{name}: kernel {guest['kernel']}, {guest['accelerator']}, {guest['memory_mb']} MB"
-        for name, guest in guests.items()
-    ]
-    return (
-        f"{host['date']}, {host['cpu']}, {host['cpus']} CPUs, load average at the start "
-        f"{host['load_average'][0]}; guests: {'; '.join(about)}.\n"
-    )

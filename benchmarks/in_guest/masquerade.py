@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
 
-from btfleet._kernel.bpf.libc import CLONE_NEWNET, setns
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 CLIENT, SERVER = "bench-client", "bench-server"
 SERVER_ADDRESS = "192.0.2.2"
@@ -70,10 +72,17 @@ def inside(name: str) -> Iterator[None]:
     """Work in a namespace, then come back."""
     own = os.open("/proc/self/ns/net", os.O_RDONLY)
     other = os.open(f"/run/netns/{name}", os.O_RDONLY)
-    setns(other, CLONE_NEWNET)
+    _enter(other)
     try:
         yield
     finally:
-        setns(own, CLONE_NEWNET)
+        _enter(own)
         os.close(own)
         os.close(other)
+
+
+def _enter(namespace: int) -> None:
+    # os.setns came with Python 3.12
+    if _libc.setns(namespace, CLONE_NEWNET) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"setns: {os.strerror(errno)}")

@@ -1,25 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The support check against bpftool's: as commands, and as a call inside of a process."""
+"""The support check against bpftool's, as whole commands."""
 
 from __future__ import annotations
 
-from btfleet._kernel.host.facts import gather
-from btfleet._kernel.host.support import assess
-
-from benchmarks.in_guest import timing
+from benchmarks.in_guest.counting import Figures, command, in_turns
 
 
-def measure(rounds: int) -> timing.Series:
-    """Seconds."""
-    return timing.in_turns(
+def measure(rounds: int) -> Figures:
+    """Return ns per command."""
+    return in_turns(
         rounds,
         {
-            "check command": timing.command(["btfleet", "check", "--json"]),
-            "check call": lambda: timing.seconds(lambda: assess(gather())),
-            "bpftool": timing.command(["bpftool", "feature", "probe", "kernel"]),
+            "check": command(("btfleet", "check", "--json")),
+            "bpftool": command(("bpftool", "feature", "probe", "kernel")),
         },
     )
-
-
-if __name__ == "__main__":
-    timing.answer(lambda options: measure(options["rounds"]))

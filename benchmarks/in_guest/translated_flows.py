@@ -42,23 +42,27 @@ def direction(kind: int, src: bytes, sport: int, dst: bytes, dport: int) -> byte
     return attribute(kind | NESTED, parts)
 
 
-def message(src: bytes, sport: int, dst: bytes, dport: int) -> bytes:
-    """IPCTNL_MSG_CT_NEW of a flow whose source the kernel is to translate to NAT_ADDRESS."""
+def message(src: bytes, sport: int, dst: bytes, dport: int, is_translated: bool = True) -> bytes:
+    """IPCTNL_MSG_CT_NEW of a flow; the kernel is to translate its source to NAT_ADDRESS, or not."""
     nat = socket.inet_aton(NAT_ADDRESS)
     body = (
         struct.pack(">BBH", socket.AF_INET, 0, 0)
         + direction(TUPLE_ORIG, src, sport, dst, dport)
         + direction(TUPLE_REPLY, dst, dport, src, sport)
-        + attribute(NAT_SRC | NESTED, attribute(1, nat) + attribute(2, nat))
+        + (
+            attribute(NAT_SRC | NESTED, attribute(1, nat) + attribute(2, nat))
+            if is_translated
+            else b""
+        )
         + attribute(TIMEOUT, struct.pack(">I", 86400))
     )
     return struct.pack("=IHHII", len(body) + 16, NEW, REQUEST | CREATE | EXCL, 0, 0) + body
 
 
-def messages(count: int) -> Iterator[bytes]:
+def messages(count: int, is_translated: bool = True) -> Iterator[bytes]:
     """Distinct flows: one message is built, then its source port and destination are changed."""
     marker = (b"\x0a\x63\x01\x02", 0xA1A2, b"\xc6\x12\xfe\xfd", 0xB1B2)
-    template = message(*marker)
+    template = message(*marker, is_translated)
     ports = _places(template, struct.pack(">H", marker[1]))
     targets = _places(template, marker[2])
     for number in range(count):
@@ -74,14 +78,14 @@ def _places(text: bytes, part: bytes) -> list[int]:
     return [place for place in range(len(text)) if text.startswith(part, place)]
 
 
-def fill(count: int) -> None:
+def fill(count: int, is_translated: bool = True) -> None:
     """Adds `count` flows to this namespace; raises RuntimeError if some are missing."""
     make_room(count)
     before = table_size()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
         netlink.bind((0, 0))
         waiting: list[bytes] = []
-        for made in messages(count):
+        for made in messages(count, is_translated):
             waiting.append(made)
             if len(waiting) == MESSAGES_A_CALL:
                 netlink.send(b"".join(waiting))

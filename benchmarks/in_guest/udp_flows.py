@@ -2,32 +2,29 @@
 """Makes new connections with as little of its own work as Python can do with.
 
 UDP: sendmmsg(2), one packet a flow, each to another port: many flows a system call, no socket of
-their own. TCP: connect, then both ends close.
+their own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import signal
 import socket
 import struct
-from collections.abc import Iterator
 
-from benchmarks.in_guest import masquerade, timing
+from benchmarks.in_guest import masquerade
+from benchmarks.in_guest.counting import busy
 
 A_CALL = 512
 PORTS = 60000
-TCP_PORT = 8080
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # struct mmsghdr: name, namelen, iov, iovlen, control, controllen, flags, len
 _MESSAGE = struct.Struct("=QI4xQQQQi4xI4x")
 
 
-def udp(flows: int) -> float:
-    """Seconds for that many new flows; the packets are made before the clock starts."""
+def send(flows: int) -> int:
+    """Return the ns of that many new flows; the packets are made before the clock starts."""
     payload = ctypes.create_string_buffer(b"btfleet", 8)
     vector = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(payload), 8))
     targets = ctypes.create_string_buffer(16 * flows)
@@ -50,7 +47,7 @@ def udp(flows: int) -> float:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
 
-        def send() -> None:
+        def send_all() -> None:
             sent = 0
             while sent < flows:
                 start = ctypes.c_void_p(ctypes.addressof(messages) + _MESSAGE.size * sent)
@@ -61,34 +58,4 @@ def udp(flows: int) -> float:
                     raise OSError(errno, os.strerror(errno))
                 sent += done
 
-        return timing.seconds(send)
-
-
-@contextlib.contextmanager
-def tcp_server() -> Iterator[None]:
-    """Accepts and closes, until told to stop."""
-    with masquerade.inside(masquerade.SERVER):
-        listener = socket.create_server((masquerade.SERVER_ADDRESS, TCP_PORT), backlog=1024)
-    child = os.fork()
-    if child == 0:
-        while True:
-            listener.accept()[0].close()
-    listener.close()
-    try:
-        yield
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def tcp(connections: int) -> float:
-    """Seconds for that many connections, one after the other."""
-
-    def connect() -> None:
-        for _connection in range(connections):
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-                sock.connect((masquerade.SERVER_ADDRESS, TCP_PORT))
-                sock.recv(1)
-
-    with masquerade.inside(masquerade.CLIENT):
-        return timing.seconds(connect)
+        return busy(send_all)
