@@ -74,7 +74,8 @@ def one_run(guest: Guest, sizes: dict[str, dict[str, int]], object_file: Path | 
         for name, options in sizes.items():
             started = time.monotonic()
             results[name] = guest.measure(name, **options)
-            say(f"{guest.name}: {name} took {time.monotonic() - started:.0f} s")
+            figures = ", ".join(f"{what}: {value:,.0f}" for what, value in results[name].items())
+            say(f"{name}, after {time.monotonic() - started:.0f} s: {figures}")
     return results
 
 

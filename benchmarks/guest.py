@@ -77,7 +77,7 @@ class Guest:
     def shut_down(self) -> None:
         """Begin to power off. Its disk stays for the next start."""
         # The connection ends before the command's answer can come
-        self.run("systemd-run --quiet --on-active=1 systemctl poweroff")
+        self.run("systemd-run --quiet --no-block systemctl poweroff")
 
     def playbook(self, playbook: str) -> None:
         """Runs a playbook on this guest alone."""
