@@ -295,6 +295,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.want
     Limits,
     Wanted,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import InvalidSpec
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.object_choice import (
     ANY,
@@ -341,7 +342,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
     given = waivers.parse(params["waivers"], catalogue.WAIVABLE)
     if os.geteuid() != 0:
         raise PermissionError("the tracker is root's to read")
-    host = gather(module.run_command, now)
+    host = gather(runner(module), now)
     controls = catalogue.assess(host, wanted, given)
     return {
         "changed": False,

@@ -216,6 +216,7 @@ python:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import config_service
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
@@ -254,7 +255,7 @@ CONTENTS = {
 
 def absent(module: AnsibleModule) -> dict[str, object]:
     """Removes the service unless in check mode, and a release that nothing runs then."""
-    run, layout, releases = module.run_command, config_service.Layout(), release.Layout()
+    run, layout, releases = runner(module), config_service.Layout(), release.Layout()
     before, after = config_service.read(layout, run), config_service.State()
     release_before = release.read(releases, run)
     # The tracker's boot unit runs it, and with that unit it goes
@@ -272,7 +273,7 @@ def absent(module: AnsibleModule) -> dict[str, object]:
 
 def present(module: AnsibleModule) -> dict[str, object]:
     """Installs, writes, switches and starts unless in check mode."""
-    params, run = module.params, module.run_command
+    params, run = module.params, runner(module)
     if not params["repository"]:
         raise HostError("repository is missing, needed for state present")
     releases, layout = release.Layout(), config_service.Layout()

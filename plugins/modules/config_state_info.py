@@ -126,7 +126,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import 
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.agent_state import (
     StateUnreadable,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import Runner
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner, runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import (
     InvalidSpec,
     TrackerError,
@@ -207,7 +207,7 @@ def main() -> None:
     """Turns errors into one line."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        result = run(module.run_command, int(time.time()))
+        result = run(runner(module), int(time.time()))
     except TrackerError as exc:
         module.fail_json(msg=str(exc))
     except PermissionError as exc:

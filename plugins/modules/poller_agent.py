@@ -205,6 +205,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import 
     agent_files,
     poller_agent,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
@@ -225,16 +226,16 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import 
 def absent(module: AnsibleModule) -> dict[str, object]:
     """Removes the agent unless in check mode."""
     layout = poller_agent.Layout()
-    before, after = poller_agent.read(layout, module.run_command), poller_agent.State()
+    before, after = poller_agent.read(layout, runner(module)), poller_agent.State()
     if before != after and not module.check_mode:
-        poller_agent.remove(layout, module.run_command)
+        poller_agent.remove(layout, runner(module))
     shown = poller_agent.difference(before, after)
     return {"changed": before != after, "diff": {"before": shown[0], "after": shown[1]}}
 
 
 def present(module: AnsibleModule) -> dict[str, object]:
     """Installs, writes, switches and starts unless in check mode."""
-    params, run = module.params, module.run_command
+    params, run = module.params, runner(module)
     contents = agent_files.contents(
         params, params["token"], params["_ca"], params["_director_root"]
     )

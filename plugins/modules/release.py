@@ -133,6 +133,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import 
     config_service,
     poller_agent,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
@@ -152,10 +153,10 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import 
 
 def absent(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
     """Removes it all unless in check mode; but for what the config service runs."""
-    before = release.read(layout, module.run_command)
+    before = release.read(layout, runner(module))
     after = release.plan_removal(before, in_use=config_service.is_installed(layout.units))
     if before != after and not module.check_mode:
-        release.remove(layout, module.run_command, before, after)
+        release.remove(layout, runner(module), before, after)
     return {
         "changed": before != after,
         "releases": list(after.releases),
@@ -167,20 +168,20 @@ def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
     """Installs and switches unless in check mode."""
     params = module.params
     offer = Offer(*(params[f"_{name}"] for name in Offer._fields))
-    before = release.read(layout, module.run_command)
+    before = release.read(layout, runner(module))
     choice = release_choice.choose(
-        offer, before.current, params["dependencies"], module.run_command, params["interpreter"]
+        offer, before.current, params["dependencies"], runner(module), params["interpreter"]
     )
     name = choice.name
     if name not in before.releases and not module.check_mode:
         if offer.archive is None:
             return choice.request()
-        release_choice.unpack(layout, module.run_command, offer, choice)
+        release_choice.unpack(layout, runner(module), offer, choice)
     unit = file_digest(release.packed_unit(layout, name))
     pinned = points.pinned_releases(journal.read_points(Store()))
     after = release.plan(before, name, params["keep"], unit, pinned=pinned)
     if before != after and not module.check_mode:
-        release.reach(layout, module.run_command, before, after)
+        release.reach(layout, runner(module), before, after)
     for warning in release.warnings(layout, after):
         module.warn(warning)
     return {

@@ -97,6 +97,7 @@ unfit:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
 from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout import (
@@ -202,7 +203,7 @@ def main() -> None:
     )
     action = restored if module.params["state"] == "restored" else recorded
     try:
-        result = action(module, Host.of(module.run_command))
+        result = action(module, Host.of(runner(module)))
     except (HostError, TrackerError) as exc:
         module.fail_json(msg=str(exc))
     except PermissionError as exc:

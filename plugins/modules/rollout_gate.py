@@ -107,6 +107,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.btfleet.conntrack.plugins.module_utils._config import manage
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
@@ -135,7 +136,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._rollout.present
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Reads, waits and watches; records the state if it is good."""
     params = module.params
-    host = Host.of(module.run_command)
+    host = Host.of(runner(module))
     expected = Expected(params["agent"], params["require_polling"], params["fingerprint"])
     now = present.read(host)
     point = present.as_point(host, now, int(time.time()))

@@ -24,9 +24,9 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import 
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.agent_state import (
     StateUnreadable,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
-    Runner,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import (
     AssetReadError,

@@ -12,7 +12,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.poller_
     UNITS as AGENT_UNITS,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host import systemd
-from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import Runner
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import UNIT as BOOT
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
     Layout,

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any, Mapping
 
-from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import Runner
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 
 from .config_state import Applied, Stored
 

@@ -22,10 +22,10 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._host import (
     managed_files,
     systemd,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.managed_files import File
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
-    Runner,
     Unit,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (

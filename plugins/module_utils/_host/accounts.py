@@ -8,7 +8,8 @@ from __future__ import annotations
 import grp
 import pwd
 
-from .systemd import HostError, Runner
+from .commands import Runner
+from .systemd import HostError
 
 
 def exists(name: str) -> bool:

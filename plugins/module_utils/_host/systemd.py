@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Callable, List, Mapping, NamedTuple, Tuple
+from typing import Mapping, NamedTuple
 
-# Runs a command: its exit code, output and errors (AnsibleModule.run_command)
-Runner = Callable[[List[str]], Tuple[int, str, str]]
+from .commands import Runner
 
 
 class HostError(Exception):

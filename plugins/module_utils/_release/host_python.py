@@ -14,9 +14,9 @@ import json
 import os
 from typing import NamedTuple
 
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
-    Runner,
 )
 
 INTERPRETER = "/usr/bin/python3"

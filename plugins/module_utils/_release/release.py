@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host import systemd
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
-    Runner,
     file_digest,
 )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils._config import manage
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
-from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import Runner
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
     Tracker,
 )

@@ -35,7 +35,9 @@ _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "age
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _INSIDE = """
-mount --make-rprivate / && mount --bind "$1" /sys/fs/bpf || exit 99
+# In a chroot that is no mount point itself, what lies below has to do
+mount --make-rprivate / 2>/dev/null || mount --make-rprivate /sys || exit 99
+mount --bind "$1" /sys/fs/bpf || exit 99
 for folder in /etc/btfleet /var/lib/btfleet; do
     [ ! -d "$folder" ] || mount -t tmpfs none "$folder" || exit 99
 done
@@ -91,7 +93,16 @@ def mount(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def run(mount: Path) -> Run:
     def call(*arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[str]:
-        inside = ["unshare", "--mount", "sh", "-c", _INSIDE, "sh", str(mount)]
+        inside = [
+            "unshare",
+            "--mount",
+            "--propagation=unchanged",
+            "sh",
+            "-c",
+            _INSIDE,
+            "sh",
+            str(mount),
+        ]
         done = subprocess.run(
             [*inside, sys.executable, "-m", "btfleet", *arguments],
             stdout=subprocess.PIPE if stdout is None else stdout,
@@ -394,7 +405,16 @@ def test_pins_without_a_record_are_drift_and_not_loaded(run: Run) -> None:
 def test_watch_shows_what_is_there_what_comes_and_what_goes(
     mount: Path, maps: dict[str, int]
 ) -> None:
-    inside = ["unshare", "--mount", "sh", "-c", _INSIDE, "sh", str(mount)]
+    inside = [
+        "unshare",
+        "--mount",
+        "--propagation=unchanged",
+        "sh",
+        "-c",
+        _INSIDE,
+        "sh",
+        str(mount),
+    ]
     command = ["-m", "btfleet", "conntrack", "watch", "--json", "--interval", "0.05"]
     with subprocess.Popen(
         [*inside, sys.executable, *command, "--protocol", "tcp"],

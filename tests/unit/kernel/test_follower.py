@@ -136,10 +136,15 @@ def test_ended_flows_are_known_among_the_closed_ones(tier: Tier, nat: Router) ->
     assert tier.counters["deleted"] == len(before)
 
 
+def announce(nat: Router, mode: int) -> None:
+    """Set the namespace's net.netfilter.nf_conntrack_events."""
+    nat.run("tee", "/proc/sys/net/netfilter/nf_conntrack_events", text=f"{mode}\n")
+
+
 def test_ends_that_nobody_announces_are_found(
     tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+    announce(nat, 0)
     monkeypatch.setattr(follower, "_SHARE", 1)
     tier.follow()
     assert eventually(lambda: tier.pulse.silent_inode == inode(nat))
@@ -156,11 +161,11 @@ def test_ends_that_nobody_announces_are_found(
 def test_a_namespace_whose_events_are_switched_on_again_is_no_longer_said_to_have_none(
     tier: Tier, nat: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+    announce(nat, 0)
     monkeypatch.setattr(follower, "_SHARE", 1)
     tier.follow()
     assert eventually(lambda: tier.pulse.no_events == 1)
-    nat.run("sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+    announce(nat, 2)
     assert eventually(lambda: tier.pulse.no_events == 0)
 
 

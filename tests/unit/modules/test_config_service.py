@@ -63,7 +63,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
         module = importlib.import_module(
             f"ansible_collections.btfleet.conntrack.plugins.modules.{name}"
         )
-        monkeypatch.setattr(module.AnsibleModule, "run_command", lambda _self, it: host(it))
+        monkeypatch.setattr(module.AnsibleModule, "run_command", lambda _self, it, **_: host(it))
     return host
 
 

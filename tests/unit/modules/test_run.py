@@ -331,7 +331,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> release_utils.Lay
     )
     monkeypatch.setattr(release_utils, "Layout", lambda: layout)
     monkeypatch.setattr(
-        module.AnsibleModule, "run_command", lambda _self, command: systemd(command)
+        module.AnsibleModule, "run_command", lambda _self, command, **_: systemd(command)
     )
     return layout
 
