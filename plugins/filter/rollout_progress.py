@@ -19,13 +19,22 @@ def rollout_progress(
     batch: list[str] | None = None,
     batches: object = "100%",
     budget: object = 0,
+    check: bool = False,
 ) -> dict[str, Any]:
     """See rollout_progress.yml."""
     try:
         now = counting.progress(results, hosts, batch or [], batches, budget)
     except counting.ProgressError as exc:
         raise AnsibleFilterError(str(exc)) from exc
-    lines = [counting.batch_line(now, batch)] if batch else counting.report(now, hosts)
+    if batch:
+        lines = [counting.batch_line(now, batch)]
+    else:
+        changes = {
+            str(result["host"]): [str(part) for part in result.get("changes") or []]
+            for result in results
+            if result.get("outcome") == counting.PASSED
+        }
+        lines = counting.report(now, hosts, changes if check else None)
     return {"go": now.go, "failed": sorted(now.failed), "lines": lines}
 
 

@@ -120,25 +120,44 @@ def batch_line(now: Progress, batch: Sequence[str]) -> str:
     return f"batch {now.batch} of {now.batches}: {hosts}; {now.counts}"
 
 
-def report(end: Progress, hosts: Sequence[str]) -> list[str]:
-    """The lines at the end: what it came to, each host that failed and why, and who was spared."""
+def report(
+    end: Progress, hosts: Sequence[str], changes: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """The lines at the end: what it came to, each host that failed and why, and who was spared.
+
+    `changes` is given where it was a dry run: what would change, by the host that passed.
+    """
+    what = "rollout" if changes is None else "check"
     left = [host for host in hosts if host not in set(end.begun)]
     if not left:
-        head = "the rollout is through"
+        head = f"the {what} is through"
     elif not end.begun:
-        head = "the rollout has not begun"
+        head = f"the {what} has not begun"
     elif end.canary_failed:
-        head = f"the rollout stopped after batch 1 of {end.batches}: a canary failed"
+        head = f"the {what} stopped after batch 1 of {end.batches}: a canary failed"
     else:
         head = (
-            f"the rollout stopped after batch {end.batch - 1} of {end.batches}: "
+            f"the {what} stopped after batch {end.batch - 1} of {end.batches}: "
             "the failure budget is used up"
         )
     lines = [f"{head}; {end.counts}"]
+    if changes is not None:
+        lines = [f"{lines[0]}; nothing was changed", *_would_change(changes)]
     lines += [f"failed: {host}: {reason}" for host, reason in end.failed.items()]
     if left:
         lines.append(f"untouched: {names(left)}")
     return lines
+
+
+def _would_change(changes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say what would change, once for all the hosts where it is the same."""
+    grouped: dict[str, list[str]] = {}
+    for host, parts in changes.items():
+        grouped.setdefault(", ".join(parts), []).append(host)
+    return [
+        f"would change ({parts}): {names(hosts)}" if parts else f"as asked for: {names(hosts)}"
+        for parts, hosts in grouped.items()
+    ]
 
 
 def names(hosts: Sequence[str]) -> str:

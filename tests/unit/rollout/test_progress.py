@@ -157,3 +157,23 @@ def test_names_of_many_hosts_are_cut() -> None:
         "batch 2 of 2: h50, h51, h52, h53, h54, h55, h56, h57, h58, h59 and 440 more; "
         "50 of 500 done, 0 failed (budget 0)"
     )
+
+
+def test_a_check_says_so_and_what_would_change_where() -> None:
+    results = [
+        {"host": "a", "outcome": "passed", "changes": ["tracker", "release"]},
+        {"host": "b", "outcome": "passed", "changes": []},
+        {"host": "c", "outcome": "passed", "changes": ["tracker", "release"]},
+    ]
+    found = rollout_progress([*results, *failed("d")], HOSTS[:4], [], "100%", 1, check=True)
+    assert found["lines"] == [
+        "the check is through; 3 of 4 done, 1 failed (budget 1); nothing was changed",
+        "would change (tracker, release): a, c",
+        "as asked for: b",
+        "failed: d: d is broken",
+    ]
+
+
+def test_a_check_that_stopped_is_no_rollout_either() -> None:
+    found = rollout_progress(failed("a"), HOSTS, [], [1, 2, 2], 3, check=True)
+    assert found["lines"][0].startswith("the check stopped after batch 1 of 3: a canary failed")
