@@ -108,8 +108,17 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", help="name or number")
 
 
+def _open_standard_streams() -> None:
+    """Give what was closed by the caller (`>&-`) a place: the exit code is an answer as well."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 kept open
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 kept open
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    _open_standard_streams()
     options = _parser().parse_args(arguments)
     try:
         code: int = importlib.import_module(f"btfleet.{options.run}").run(options)

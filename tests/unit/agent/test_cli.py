@@ -246,6 +246,36 @@ def test_check_does_not_say_no_for_what_root_alone_may_try(form: list[str]) -> N
         assert "become root" not in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [["check"], ["check", "--json"], ["--version"]])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_leaves_the_exit_code(arguments: list[str], closed: str) -> None:
+    script = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "btfleet", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=_ENVIRONMENT,
+    )
+    assert done.stderr == ""
+    assert done.returncode == plain(*arguments).returncode
+
+
+def test_a_full_output_is_a_failure_of_one_line() -> None:
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "btfleet", "check"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env=_ENVIRONMENT,
+        )
+    assert (done.returncode, done.stderr) == (3, "btfleet: No space left on device\n")
+
+
 # --- without the daemons' packages ---------------------------------------------------------------
 
 

@@ -429,9 +429,18 @@ def test_what_the_kernel_refuses_to_an_ordinary_user_is_not_known() -> None:
     seen = without_privileges(facts)
     assert seen
     assert assess(seen) == assess(host())
-    seen = without_privileges(replace(host(**refused, libbpf="no"), uid=1000))
+    for seen_by_all in ({"libbpf": "no"}, {"kprobe_events": "no", "fentry_seed": "no"}):
+        seen = without_privileges(replace(host(**refused, **seen_by_all), uid=1000))
+        assert seen
+        assert not assess(seen).supported
+
+
+def test_a_refused_attempt_to_take_flows_in_is_not_known() -> None:
+    facts = host(privileges="no", kprobe_events="no")
+    probes = {**facts.probes, "fentry_seed": Probe("no", "BPF_PROG_LOAD: EPERM")}
+    seen = without_privileges(replace(facts, uid=1000, probes=probes))
     assert seen
-    assert not assess(seen).supported
+    assert assess(seen).supported
 
 
 def test_root_without_capabilities_and_whoever_has_them_know_all() -> None:

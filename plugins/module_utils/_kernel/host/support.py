@@ -161,7 +161,12 @@ def without_privileges(facts: Facts) -> Facts | None:
     """
     if facts.uid == 0 or not _is(facts, "privileges", NO):
         return None
-    return _without(facts, _TAKES_PRIVILEGES)
+    refused = [
+        name
+        for name, probe in facts.probes.items()
+        if name in _TAKES_PRIVILEGES or (name in _MAY_TAKE_PRIVILEGES and "EPERM" in probe.evidence)
+    ]
+    return _without(facts, refused)
 
 
 def _without(facts: Facts, probes: Collection[str]) -> Facts:
@@ -186,9 +191,11 @@ def _is(facts: Facts, probe: str, value: str) -> bool:
 _TAKES_PRIVILEGES = frozenset(
     {
         *("privileges", "bpf_syscall", "hash_maps", "lru_hash_maps", "kprobe_programs"),
-        *("tracing_programs", "perf_links", "fentry_seed"),
+        *("tracing_programs", "perf_links"),
     }
 )
+# Those that look at something else first, which everybody may
+_MAY_TAKE_PRIVILEGES = frozenset({"fentry_seed"})
 # What stands against the tier netlink and can be had
 _NETLINK_REMEDIES = (
     ("bpffs", "mount -t bpf bpf /sys/fs/bpf"),
