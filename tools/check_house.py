@@ -59,6 +59,7 @@ READING = (
     f"{_KERNEL}/backends/held_links.py",
     f"{_KERNEL}/backends/netlink/pulse.py",
     f"{_KERNEL}/loader/access.py",
+    f"{_KERNEL}/loader/lock.py",
     f"{_KERNEL}/loader/state.py",
     f"{_KERNEL}/loader/telemetry.py",
 )

@@ -14,8 +14,7 @@ from btfleet._kernel.backends.holder import Holder
 from btfleet._kernel.backends.netlink.follower_process import OwnThread
 from btfleet._kernel.conntrack.record_map import is_followed
 from btfleet._kernel.host.support import HELD
-from btfleet._kernel.loader import access
-from btfleet._kernel.loader.tracker import Outcome, Tracker
+from btfleet._kernel.loader.load import Outcome, Tracker
 
 
 def notify(state: str) -> None:
@@ -60,9 +59,7 @@ def _keeper(tracker: Tracker, outcome: Outcome) -> OwnThread | Holder | None:
 def _load(tracker: Tracker, options: argparse.Namespace) -> Outcome:
     if options.spec:
         tracker = replace(tracker, store=replace(tracker.store, spec_path=options.spec))
-        outcome = tracker.load(read_base(tracker.store))
-        access.grant(tracker.folder, access.group_id())
-        return outcome
+        return tracker.load(read_base(tracker.store))
     outcome, effective = settle(tracker, answer_request)
     if effective.reason is not None:
         print(

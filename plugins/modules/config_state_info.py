@@ -131,7 +131,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors i
     InvalidSpec,
     TrackerError,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release

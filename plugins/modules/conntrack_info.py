@@ -158,7 +158,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrac
     table,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors import TrackerError
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 

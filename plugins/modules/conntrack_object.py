@@ -191,7 +191,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors i
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host.object_choice import (
     chosen_digest,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import (

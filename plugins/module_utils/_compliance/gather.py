@@ -35,7 +35,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.errors i
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.host import facts
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader import access
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker as KernelTracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import Spec

@@ -13,8 +13,7 @@ import time
 from typing import Callable, NamedTuple
 
 from .._kernel.errors import InvalidSpec, TrackerError
-from .._kernel.loader import access
-from .._kernel.loader.tracker import Outcome, Tracker
+from .._kernel.loader.load import Outcome, Tracker
 from .._kernel.spec import Spec
 from .._kernel.store import Store
 from . import remote
@@ -109,13 +108,11 @@ def _load(tracker: Tracker, base: Spec, effective: Effective, keep_running: bool
             effective.request,
         )
     outcome = tracker.load(base)
-    access.grant(tracker.folder, access.group_id())
     return Result(outcome, effective)
 
 
 def _in_force(tracker: Tracker, effective: Effective) -> Outcome:
     outcome = tracker.load(effective.spec)
-    access.grant(tracker.folder, access.group_id())
     _answer(tracker.store, effective, effective.spec.fingerprint)
     return outcome
 

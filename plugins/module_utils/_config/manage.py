@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from .._kernel.bpf import object_file
 from .._kernel.errors import AssetReadError, InvalidSpec, TrackerError
 from .._kernel.loader import access, telemetry
+from .._kernel.loader.load import ASSET, Tracker
 from .._kernel.loader.state import Loaded
-from .._kernel.loader.tracker import ASSET, Tracker
 from .._kernel.spec import Spec
 from . import effective_load, remote
 from .remote import Effective

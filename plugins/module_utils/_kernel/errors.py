@@ -42,3 +42,7 @@ class LoaderError(TrackerError):
     """Anything else on the way from the object to pinned, attached programs."""
 
     result = "loader"
+
+
+class LoadUnfinished(LoaderError):
+    """The new spec is active, but not all is as it should be after that."""

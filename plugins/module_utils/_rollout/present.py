@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ansible_collections.btfleet.conntrack.plugins.module_utils._config import manage
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release

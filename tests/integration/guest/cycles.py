@@ -25,7 +25,7 @@ sys.path.insert(0, "/opt/btfleet/current/lib")
 
 from btfleet._kernel.host.facts import gather
 from btfleet._kernel.host.support import assess
-from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.loader.load import Tracker
 from btfleet._kernel.spec import NETLINK, TIERS, Spec
 
 # More is too much for emulated guests, where a process has to follow each of them

@@ -15,8 +15,8 @@ from btfleet import load_command
 from btfleet._config import remote
 from btfleet._config.remote import WantedRefused
 from btfleet._kernel.errors import InvalidSpec, LoaderError
+from btfleet._kernel.loader.load import Outcome, Tracker
 from btfleet._kernel.loader.state import Loaded
-from btfleet._kernel.loader.tracker import Outcome, Tracker
 from btfleet._kernel.spec import Spec
 from btfleet._kernel.store import Store
 

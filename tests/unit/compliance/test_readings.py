@@ -30,7 +30,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.gath
 from ansible_collections.btfleet.conntrack.plugins.module_utils._compliance.units import UnitReading
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store

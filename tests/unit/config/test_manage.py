@@ -16,7 +16,7 @@ from btfleet._config.remote import Effective
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.errors import AssetReadError, InvalidSpec, LoaderError
 from btfleet._kernel.loader import access, telemetry
-from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.loader.load import Tracker
 from btfleet._kernel.spec import Spec
 from btfleet._kernel.store import Store, write_atomically
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btfleet._kernel.backends.netlink import ct_watch, descriptors, follower, netlink_tier, pulse
+from btfleet._kernel.backends.base import Request
+from btfleet._kernel.backends.netlink import ct_watch, descriptors, follower, pulse
 from btfleet._kernel.backends.netlink.flow_table import FlowTable
 from btfleet._kernel.backends.netlink.follower import Follower
+from btfleet._kernel.backends.netlink.netlink_tier import Netlink
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.bpffs import Pins
-from btfleet._kernel.conntrack import namespaces, record_map, table
+from btfleet._kernel.conntrack import namespaces, table
 from btfleet._kernel.conntrack.ctnetlink import Direction, Flow
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
 from btfleet._kernel.conntrack.namespaces import Gone, Namespace
@@ -49,13 +51,12 @@ class Tier:
         self.load(SPEC)
 
     def load(self, spec: Spec) -> None:
-        self.maps, _replaced = netlink_tier.prepare_maps(spec, {}, set(), self._stack)
         verdict = Verdict(True, "netlink", "held", {})
-        record = record_map.make(netlink_tier.make_record(spec, verdict, FACTS, self.maps))
-        self.pulse_fd = pulse.make_map()
-        for fd in (record, self.pulse_fd):
-            self._stack.callback(os.close, fd)
-        self.pins.replace({**self.maps, pulse.PIN: self.pulse_fd, "loaded": record})
+        backend = self._stack.enter_context(Netlink(Request(spec, FACTS, verdict, self.pins)))
+        backend.prepare()
+        self.maps = backend.pinned()
+        self.pulse_fd = self.maps[pulse.PIN]
+        self.pins.replace(self.maps)
 
     def follow(self) -> threading.Thread:
         """A follower; returns when it has taken in what there is."""

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from btfleet._kernel.backends.programs import PROGRAMS
 from btfleet._kernel.bpf import bpf, object_file
 from btfleet._kernel.bpf.libbpf import BpfObject, Btf, Libbpf, refused_program, verifier_log
 from btfleet._kernel.errors import BtfNotFound, LoaderError, VerifierError
-from btfleet._kernel.loader.tracker import PROGRAMS
 
 from tests.matrix import old_libbpf
 from tests.matrix.rows import OLD_LIBBPF

@@ -16,8 +16,8 @@ from btfleet._kernel.backends.netlink import follower_process, pulse
 from btfleet._kernel.conntrack.layout import LIVE
 from btfleet._kernel.host.facts import YES, Facts, Probe, gather
 from btfleet._kernel.loader import access
-from btfleet._kernel.loader import tracker as tracker_module
-from btfleet._kernel.loader.tracker import Tracker
+from btfleet._kernel.loader import load as load_module
+from btfleet._kernel.loader.load import Tracker
 from btfleet._kernel.spec import Spec
 from btfleet._kernel.store import Store
 
@@ -35,7 +35,7 @@ def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker
     def with_bpffs(_btf_path: str | None = None) -> Facts:
         return replace(real, probes={**real.probes, "bpffs": Probe(YES, "the test's own")})
 
-    monkeypatch.setattr(tracker_module, "gather", with_bpffs)
+    monkeypatch.setattr(load_module, "gather", with_bpffs)
     monkeypatch.setattr(keeper_unit, "hand_over", lambda: None)
     store = Store(str(tmp_path / "etc" / "spec.json"), str(tmp_path / "var"))
     with bpffs_at(tmp_path / "bpf") as mount:

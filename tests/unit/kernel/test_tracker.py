@@ -19,17 +19,18 @@ from typing import Any
 
 import pytest
 from btfleet._config import status
-from btfleet._kernel.backends import seed
+from btfleet._kernel.backends import programs, seed
+from btfleet._kernel.backends.base import Request, former_maps, kept_maps
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.conntrack import record_map
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
 from btfleet._kernel.errors import BtfNotFound, LoaderError
 from btfleet._kernel.host.facts import BtfFacts, Facts, Probe
 from btfleet._kernel.host.support import Verdict
-from btfleet._kernel.loader import memory, telemetry
-from btfleet._kernel.loader import tracker as tracker_module
+from btfleet._kernel.loader import load as load_module
+from btfleet._kernel.loader import lock, memory, telemetry
+from btfleet._kernel.loader.load import Tracker
 from btfleet._kernel.loader.state import Loaded
-from btfleet._kernel.loader.tracker import Tracker
 from btfleet._kernel.spec import Spec
 from btfleet._kernel.store import Store
 
@@ -240,7 +241,7 @@ def facts_of(**values: str) -> Facts:
 
 
 def test_the_same_spec_again_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "gather", None)  # nothing may be probed
+    monkeypatch.setattr(load_module, "gather", None)  # nothing may be probed
     outcome = host.tracker.load(host.spec)
     assert (outcome.changed, outcome.record) == (False, host.record)
     assert telemetry.read(host.tracker.store) == []
@@ -262,7 +263,7 @@ def test_a_host_that_cannot_is_refused_counted_and_left_alone(
     message: str,
     result: str,
 ) -> None:
-    monkeypatch.setattr(tracker_module, "gather", lambda _path: facts_of(**values))
+    monkeypatch.setattr(load_module, "gather", lambda _path: facts_of(**values))
     with pytest.raises(error, match=f"^{message}") as caught:
         host.tracker.load(replace(host.spec, max_entries=4096))
     assert len(str(caught.value).splitlines()) == 1
@@ -277,7 +278,7 @@ def test_a_kernel_error_in_the_middle_is_one_line_and_counted(
     def refuse(_path: str | None) -> Facts:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(tracker_module, "gather", refuse)
+    monkeypatch.setattr(load_module, "gather", refuse)
     with pytest.raises(
         LoaderError, match=r"refused a step of the load \(Cannot allocate memory\): "
     ):
@@ -291,8 +292,10 @@ def test_a_half_made_set_is_taken_back_before_the_next_load(
 ) -> None:
     with tracker_map() as other:
         bpf.obj_pin(other, host.tracker.pins.path(f"new_{LIVE}"))
-    assert host.tracker.read().drift == (f"unknown pin new_{LIVE}",)
-    monkeypatch.setattr(tracker_module, "gather", None)
+    assert host.tracker.read().drift == (
+        f"pin new_{LIVE} is what a load that was killed has left: load again",
+    )
+    monkeypatch.setattr(load_module, "gather", None)
     assert host.tracker.load(host.spec).changed is False
     assert host.tracker.read().drift == ()
 
@@ -313,7 +316,7 @@ def test_a_second_loader_waits_for_the_first(host: Host) -> None:
         host.tracker.load(host.spec)
         order.append("second")
 
-    with host.tracker._locked():
+    with lock.held(host.tracker.lock_path):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.2)
@@ -325,21 +328,24 @@ def test_a_second_loader_waits_for_the_first(host: Host) -> None:
 # --- maps of the tracker so far ------------------------------------------------------------------
 
 
+def request(host: Host, tier: str, **changed: Any) -> Request:
+    """One to replace what is loaded."""
+    spec, verdict = replace(host.spec, **changed), Verdict(True, tier, "pinned", {})
+    return Request(spec, facts_of(), verdict, host.tracker.pins, host.record)
+
+
 def test_maps_of_another_shape_are_not_taken_over(host: Host) -> None:
     with hash_map(44, 32, 2048) as other:
         host.repin(LIVE, other)
-    found = host.tracker._old_maps(host.tracker.read())
-    for fd in found.values():
-        os.close(fd)
-    assert set(found) == {CLOSED, COUNTERS_MAP}
+    with ExitStack() as stack:
+        assert set(former_maps(request(host, "core/kprobe"), stack)) == {CLOSED, COUNTERS_MAP}
 
 
 def test_maps_whose_pins_are_gone_are_found_by_their_ids(host: Host) -> None:
     os.unlink(host.tracker.pins.path(LIVE))
-    found = host.tracker._old_maps(host.tracker.read())
-    assert bpf.map_info(found[LIVE]).id == host.record["maps"][LIVE]
-    for fd in found.values():
-        os.close(fd)
+    with ExitStack() as stack:
+        found = former_maps(request(host, "core/kprobe"), stack)
+        assert bpf.map_info(found[LIVE]).id == host.record["maps"][LIVE]
 
 
 @pytest.mark.parametrize(
@@ -355,24 +361,22 @@ def test_maps_whose_pins_are_gone_are_found_by_their_ids(host: Host) -> None:
 def test_a_map_fits_if_the_spec_wants_its_size(
     host: Host, name: str, changed: dict[str, int], fits: bool
 ) -> None:
-    spec = replace(host.spec, **changed)  # type: ignore[arg-type]
-    before = host.tracker.read()
-    kept = tracker_module._kept(host.maps, spec, before, is_netlink=False)
-    assert (name in kept) is fits
+    wanted = request(host, "core/kprobe", **changed)
+    assert (name in kept_maps(wanted, host.maps)) is fits
 
 
 def test_a_new_map_of_closed_flows_needs_a_new_one_of_live_flows_too(host: Host) -> None:
-    spec, before = replace(host.spec, closed_entries=4096), host.tracker.read()
-    assert tracker_module._kept(host.maps, spec, before, is_netlink=False) == {COUNTERS_MAP}
+    wanted = request(host, "core/kprobe", closed_entries=4096)
+    assert kept_maps(wanted, host.maps) == {COUNTERS_MAP}
     # Nor does a process go on with the maps of programs
-    assert tracker_module._kept(host.maps, host.spec, before, is_netlink=True) == set()
+    assert kept_maps(request(host, "netlink"), host.maps) == set()
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_anything_is_changed(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict = Verdict(True, "core/kprobe", "pinned", {})
-    monkeypatch.setattr(tracker_module, "_require", lambda *_arguments: verdict)
+    monkeypatch.setattr(load_module, "_require", lambda *_arguments: verdict)
     monkeypatch.setattr(memory, "available_of", lambda _text: 10**9)
     before = host.tracker.read()
     huge = replace(host.spec, max_entries=16777216)
@@ -395,31 +399,31 @@ def test_a_link_that_somebody_holds_is_named(host: Host, monkeypatch: pytest.Mon
 
 
 def test_modules_that_are_there_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "module_state", lambda _name: "builtin")
+    monkeypatch.setattr(programs, "module_state", lambda _name: "builtin")
     monkeypatch.setattr(seed, "drain_dump", None)
-    tracker_module.load_modules()
+    programs.load_modules()
 
 
 def test_modules_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "module_state", lambda _name: "available")
+    monkeypatch.setattr(programs, "module_state", lambda _name: "available")
     monkeypatch.setattr(seed, "drain_dump", lambda _portid: None)
     with pytest.raises(LoaderError, match="the kernel module nf_conntrack is there but not loaded"):
-        tracker_module.load_modules()
+        programs.load_modules()
 
 
 def test_a_kernel_that_does_not_answer_for_conntrack(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_portid: int) -> None:
         raise OSError(93, "Protocol not supported")
 
-    monkeypatch.setattr(tracker_module, "module_state", lambda _name: "available")
+    monkeypatch.setattr(programs, "module_state", lambda _name: "available")
     monkeypatch.setattr(seed, "drain_dump", refuse)
     with pytest.raises(LoaderError, match=r"does not answer for conntrack \(Protocol not"):
-        tracker_module.load_modules()
+        programs.load_modules()
 
 
 def test_the_lock_is_forgotten_with_its_folder(tracker: Tracker, tmp_path: Path) -> None:
     tracker.forget_lock()
-    with tracker._locked():
+    with lock.held(tracker.lock_path):
         assert (tmp_path / "run" / "lock").exists()
     tracker.forget_lock()
     assert not (tmp_path / "run").exists()

@@ -31,7 +31,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.config_
     Host,
     Stored,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.spec import Spec

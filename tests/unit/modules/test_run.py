@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.btfleet.conntrack.plugins.module_utils._config import remote
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.bpf import bpf
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import (

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import poller_agent
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host import accounts, managed_files
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader import access
-from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.tracker import (
+from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.loader.load import (
     Tracker,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store

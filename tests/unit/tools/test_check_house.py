@@ -31,16 +31,16 @@ def test_this_checkout_is_in_order(checkout: Path) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from ..loader import tracker",
-        "from ..loader.tracker import Tracker",
-        f"from {PACKAGE}.loader import tracker",
-        f"import {PACKAGE}.loader.tracker",
-        "from btfleet._kernel.loader.tracker import Tracker",
-        "def late():\n    from ..loader import tracker",
+        "from ..loader import load",
+        "from ..loader.load import Tracker",
+        f"from {PACKAGE}.loader import load",
+        f"import {PACKAGE}.loader.load",
+        "from btfleet._kernel.loader.load import Tracker",
+        "def late():\n    from ..loader import load",
     ],
 )
 def test_a_lower_room_that_imports_a_higher_one(tmp_path: Path, source: str) -> None:
-    low, high = f"{KERNEL}/bpf/bpf.py", f"{KERNEL}/loader/tracker.py"
+    low, high = f"{KERNEL}/bpf/bpf.py", f"{KERNEL}/loader/load.py"
     assert house(tmp_path, {high: "", low: source}) == [
         f"{low} imports {high}, but {KERNEL}/loader is not below {KERNEL}/bpf"
     ]
@@ -70,10 +70,10 @@ def test_a_file_in_no_room(tmp_path: Path) -> None:
 
 def test_what_reads_reaches_nothing_that_loads(tmp_path: Path) -> None:
     reader, between = "agent/btfleet/conntrack_command.py", "plugins/module_utils/_config/manage.py"
-    loads = f"{KERNEL}/loader/tracker.py"
+    loads = f"{KERNEL}/loader/load.py"
     files = {
         reader: "from btfleet._config import manage",
-        between: "from .._kernel.loader.tracker import Tracker",
+        between: "from .._kernel.loader.load import Tracker",
         loads: "",
     }
     assert house(tmp_path, files) == [

@@ -21,6 +21,7 @@ import threading
 from typing import Mapping
 
 from ..errors import LoaderError
+from . import daemon
 from .held_links import NOT_HELD, SOCKET, ask, receive, send
 from .keeper_unit import UNIT
 
@@ -149,10 +150,7 @@ def hold(token: str, links: Mapping[str, int], path: str = SOCKET) -> None:
     """Hands links over; raises LoaderError if nobody takes them."""
     message: dict[str, object] = {"do": "hold", "token": token, "names": list(links)}
     if ask(path, message, list(links.values())) is None:
-        raise LoaderError(
-            f"{NOT_HELD}: none answers at {path}, run `systemctl restart {UNIT}` "
-            "(the tracker that ran before keeps running)"
-        )
+        raise LoaderError(f"{NOT_HELD}: none answers at {path}, run `systemctl restart {UNIT}`")
 
 
 def keep(token: str | None, path: str = SOCKET) -> None:
@@ -205,31 +203,18 @@ class _parting:  # noqa: N801  (used as a function)
 
 
 def start(path: str = SOCKET) -> None:
-    """Leaves a process behind that holds, for as long as no unit does. Raises LoaderError."""
+    """Leave a process behind that holds. Raises LoaderError."""
     reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            if os.fork() == 0:
-                _become_holder(path, writer)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
+    try:
+        daemon.start(lambda: _become_holder(path, writer), keep=[writer])
+    finally:
+        os.close(writer)
     with os.fdopen(reader, "rb") as stream:
         if stream.read() != b"ready":
             raise LoaderError(f"{NOT_HELD}: none could be started at {path}")
 
 
 def _become_holder(path: str, ready: int) -> None:
-    """Nothing of the process that it comes from stays open: not its links, and not its output."""
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.closerange(3, ready)
-    os.closerange(ready + 1, 1 << 16)
     holder = Holder(path)
     os.write(ready, b"ready")
     os.close(ready)

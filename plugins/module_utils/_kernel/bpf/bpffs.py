@@ -11,6 +11,7 @@ forwards; before that it is taken back.
 from __future__ import annotations
 
 import os
+from typing import Collection, Mapping
 
 from ..errors import LoaderError
 from . import bpf
@@ -20,7 +21,8 @@ MOUNT = "/sys/fs/bpf"
 # The tracker of this host
 FOLDER = f"{MOUNT}/btfleet"
 RECORD = "loaded"
-_NEW = "new_"
+# A pin that waits for its place
+STAGED = "new_"
 
 
 def check_mounted(mount: str = MOUNT) -> None:
@@ -73,44 +75,53 @@ class Pins:
 
     def unfinished(self) -> list[str]:
         """The pins of a load that is under way, or was killed."""
-        return [name for name in self.names() if name.startswith(_NEW)]
+        return [name for name in self.names() if name.startswith(STAGED)]
 
     def recover(self) -> None:
-        """Ends what a killed loader left: forwards if its set was complete, else backwards."""
-        left = self.unfinished()
-        if _NEW + self.record in left:
-            self._commit([name[len(_NEW) :] for name in left])
+        """End what a killed loader left: forwards if its set was complete, else backwards."""
+        if STAGED + self.record in self.unfinished():
+            self.commit()
         else:
-            for name in left:
-                os.unlink(self.path(name))
+            self.take_back()
 
-    def replace(self, descriptors: dict[str, int]) -> None:
-        """Pins all of `descriptors` (the record among them) in place of what stood there.
+    def replace(self, descriptors: Mapping[str, int]) -> None:
+        """Pin all of `descriptors` (the record among them) in place of what stood there.
 
         What else is pinned there goes. Raises LoaderError, with the old set in place, if one cannot
         be pinned.
         """
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         self.recover()
-        names = [name for name in descriptors if name != self.record] + [self.record]
-        try:
-            for name in names:
-                bpf.obj_pin(descriptors[name], self.path(_NEW + name))
-        except OSError as exc:
-            for made in names:
-                if _NEW + made in self.names():
-                    os.unlink(self.path(_NEW + made))
-            raise LoaderError(
-                f"cannot pin {name} in {self.folder} ({exc.strerror}): "
-                "the tracker that ran before keeps running"
-            ) from None
-        self._commit(names)
-        for name in set(self.names()) - set(names):
-            os.unlink(self.path(name))
+        self.stage(descriptors)
+        self.commit(descriptors)
 
-    def _commit(self, names: list[str]) -> None:
-        for name in sorted(names, key=lambda n: n == self.record):
-            os.rename(self.path(_NEW + name), self.path(name))
+    def stage(self, descriptors: Mapping[str, int]) -> None:
+        """Pin all of `descriptors` beside what is active, the record last.
+
+        Raises LoaderError, with nothing staged, if one cannot be pinned.
+        """
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        names = [*(name for name in descriptors if name != self.record), self.record]
+        for name in names:
+            try:
+                bpf.obj_pin(descriptors[name], self.path(STAGED + name))
+            except OSError as exc:
+                self.take_back()
+                reason = exc.strerror
+                raise LoaderError(f"cannot pin {name} in {self.folder} ({reason})") from None
+
+    def commit(self, known: Collection[str] | None = None) -> None:
+        """Put what is staged in the place of what is active, and unpin what is not `known`."""
+        staged = self.unfinished()
+        for name in sorted(staged, key=lambda name: name == STAGED + self.record):
+            os.rename(self.path(name), self.path(name[len(STAGED) :]))
+        if known is not None:
+            for name in set(self.names()) - set(known):
+                os.unlink(self.path(name))
+
+    def take_back(self) -> None:
+        """Unpin what is staged, the record first: without it the set is not complete."""
+        for name in sorted(self.unfinished(), key=lambda name: name != STAGED + self.record):
+            os.unlink(self.path(name))
 
     def remove(self) -> None:
         """Unpins everything, links first, so that programs never write to maps nobody sees."""

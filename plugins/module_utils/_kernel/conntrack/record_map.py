@@ -52,6 +52,12 @@ def numbers(record: Mapping[str, object] | None, name: str) -> dict[str, int]:
     return value if isinstance(value, dict) else {}
 
 
+def last_pass(record: Mapping[str, object] | None) -> int:
+    """Return the number of the last pass of an initial sync over the live map; 0 for none."""
+    last = (record or {}).get("last_pass", 0)
+    return last if isinstance(last, int) else 0
+
+
 def role(pin: str) -> str:
     """Return the role of the program behind a link."""
     return ITERATORS.get(pin) or pin[len(LINK) :]

@@ -16,7 +16,7 @@ import stat
 from typing import Iterator, NamedTuple
 
 GROUP = "btfleet"
-_LINK = "link_"
+_LINKS = ("link_", "new_link_")
 
 
 class Wrong(NamedTuple):
@@ -38,7 +38,7 @@ def group_id(name: str = GROUP) -> int:
 def wanted_mode(name: str, mode: int, gid: int) -> int:
     """The mode of a pin that has `mode` now: the group reads what its owner reads."""
     own = mode & 0o700
-    if gid == 0 or name.startswith(_LINK):
+    if gid == 0 or name.startswith(_LINKS):
         return own
     return own | (own & 0o500) >> 3
 
@@ -104,7 +104,7 @@ def _wanted(folder: str, gid: int) -> Iterator[Wrong]:
             mode = stat.S_IMODE(os.stat(path).st_mode)
         except FileNotFoundError:  # unpinned meanwhile
             continue
-        links = name.startswith(_LINK)
+        links = name.startswith(_LINKS)
         yield Wrong(path, 0 if links else gid, wanted_mode(name, mode, gid))
     yield Wrong(folder, gid, 0o750 if gid else 0o700)
 

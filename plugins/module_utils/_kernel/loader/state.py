@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Mapping
 
 from ..backends import held_links
 from ..backends.netlink import pulse
 from ..backends.netlink.pulse import Pulse
 from ..bpf import bpf
-from ..bpf.bpffs import FOLDER, RECORD, Pins
+from ..bpf.bpffs import FOLDER, RECORD, STAGED, Pins
 from ..conntrack import record_map
 from ..conntrack.layout import SHAPES
 from ..host.modules import MODULE, module_number
+from . import lock
+
+# Seconds: a swap takes a moment, a dead process or a missing pin stays
+_PATIENCE = 3.0
+_PAUSE = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Active:
 
     folder: str = FOLDER
     holder_path: str = held_links.SOCKET
+    lock_path: str = lock.LOCK
 
     @property
     def pins(self) -> Pins:
@@ -46,8 +54,28 @@ class Active:
         return Pins(self.folder, RECORD)
 
     def read(self) -> Loaded:
-        """Compares the record with the kernel. Changes nothing. Raises PermissionError."""
+        """Compare the record with the kernel. Changes nothing. Raises PermissionError.
+
+        A load that is under way swaps one pin after the other: what looks like drift is looked at
+        again until it stays, and what that load has staged is none.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        before = None
+        while True:
+            is_loading = lock.is_held(self.lock_path)
+            loaded = self.inspect(is_loading)
+            if not loaded.drift or time.monotonic() > deadline:
+                return loaded
+            if loaded == before and not is_loading:
+                return loaded
+            before = loaded
+            time.sleep(_PAUSE)
+
+    def inspect(self, is_loading: bool = False) -> Loaded:
+        """Compare once, for who holds the lock; `is_loading`: what is staged is somebody's."""
         names = tuple(self.pins.names())
+        if is_loading:
+            names = tuple(name for name in names if not name.startswith(STAGED))
         if not names:
             return Loaded()
         record = self.read_record()
@@ -61,11 +89,10 @@ class Active:
         drift += self._check_held(record)
         if record.get("module") not in (None, module_number(MODULE)):
             drift.append(f"{MODULE} was loaded anew after the programs were attached: none runs")
-        known = {*record_map.numbers(record, "links"), *SHAPES, RECORD}
         if record_map.is_followed(record):
-            known.add(pulse.PIN)
             drift += pulse.drift(self.read_pulse())
-        drift += [f"unknown pin {name}" for name in names if name not in known]
+        known = known_pins(record)
+        drift += [_stray(name) for name in names if name not in known]
         return Loaded(record, tuple(drift), names)
 
     def read_record(self) -> dict[str, object] | None:
@@ -129,3 +156,15 @@ class Active:
         with bpf.closing(fd):
             found = bpf.map_info(fd).id
         return [] if found == wanted else [f"pin {name} holds map {found}, not map {wanted}"]
+
+
+def known_pins(record: Mapping[str, object]) -> set[str]:
+    """Return the names of the pins that belong to a load."""
+    known = {*record_map.numbers(record, "links"), *SHAPES, RECORD}
+    return known | {pulse.PIN} if record_map.is_followed(record) else known
+
+
+def _stray(name: str) -> str:
+    if name.startswith(STAGED):
+        return f"pin {name} is what a load that was killed has left: load again"
+    return f"unknown pin {name}"

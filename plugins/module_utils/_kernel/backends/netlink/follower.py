@@ -17,10 +17,10 @@ import sys
 import time
 from contextlib import closing
 from itertools import chain, islice
-from typing import Iterator
+from typing import Iterator, Mapping, NamedTuple
 
 from ...bpf import bpf
-from ...bpf.bpffs import FOLDER, RECORD, Pins
+from ...bpf.bpffs import FOLDER, RECORD, STAGED, Pins
 from ...conntrack import namespaces, record_map
 from ...conntrack.ctnetlink import COUNT, NEW, Message
 from ...conntrack.layout import (
@@ -33,6 +33,7 @@ from ...conntrack.layout import (
     NETNS_ENDED,
     NETNS_KEY,
     NETNS_VALUE,
+    SHAPES,
     is_stale,
 )
 from ...conntrack.namespaces import Namespace
@@ -65,28 +66,55 @@ _COMPLAIN = 60.0
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
-class Adopted:
-    """What is loaded now, opened."""
+class Staged(NamedTuple):
+    """A load that is not active yet: its maps, and a pipe whose other end the loader closes when it
+    has swapped, or given up. The descriptors belong to whoever follows.
+    """
 
-    def __init__(self, pins: Pins, record_id: int, spec: Spec) -> None:
+    record_id: int
+    spec: Spec
+    maps: Mapping[str, int]
+    loader: int
+
+    def descriptors(self) -> list[int]:
+        """Return all of them."""
+        return [*self.maps.values(), self.loader]
+
+    def duplicate(self) -> Staged:
+        """Return the same with descriptors of its own."""
+        maps = {name: os.dup(fd) for name, fd in self.maps.items()}
+        return self._replace(maps=maps, loader=os.dup(self.loader))
+
+
+class Adopted:
+    """What is followed, opened: `maps` has descriptors, which are its own from then on."""
+
+    def __init__(self, record_id: int, spec: Spec, maps: Mapping[str, int]) -> None:
         self.record_id = record_id
-        self._fds: list[int] = []
+        self._fds = list(maps.values())
+        self.ended_fd, self.pulse_fd = maps[NETNS_ENDED], maps[pulse.PIN]
         try:
-            live, closed, counters, self.ended_fd, self.pulse_fd = (
-                self._open(pins, name)
-                for name in (LIVE, CLOSED, COUNTERS_MAP, NETNS_ENDED, pulse.PIN)
-            )
+            live, closed, counters = (maps[name] for name in (LIVE, CLOSED, COUNTERS_MAP))
             self.table = FlowTable(live, closed, counters, spec.tcpv6_enabled, spec.udpv6_enabled)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, pins: Pins, name: str) -> int:
-        fd = pins.open(name)
-        if fd is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), pins.path(name))
-        self._fds.append(fd)
-        return fd
+    @classmethod
+    def pinned(cls, pins: Pins, record_id: int, spec: Spec) -> Adopted:
+        """Open what is pinned; raises FileNotFoundError."""
+        maps: dict[str, int] = {}
+        try:
+            for name in (*SHAPES, pulse.PIN):
+                fd = pins.open(name)
+                if fd is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+                maps[name] = fd
+        except BaseException:
+            for fd in maps.values():
+                os.close(fd)
+            raise
+        return cls(record_id, spec, maps)
 
     def close(self) -> None:
         """Lets go of the maps."""
@@ -98,8 +126,9 @@ class Adopted:
 class Follower:
     """Follows until there is nothing to follow, or another one does."""
 
-    def __init__(self, folder: str = FOLDER) -> None:
+    def __init__(self, folder: str = FOLDER, staged: Staged | None = None) -> None:
         self._pins = Pins(folder)
+        self._staged = staged
         self._owner = int.from_bytes(os.urandom(8), "little") | 1
         self._adopted: Adopted | None = None
         self._watches: dict[int, Watch] = {}
@@ -149,23 +178,33 @@ class Follower:
     # --- what is loaded -----------------------------------------------------------------------
 
     def _adopt(self) -> bool:
-        """Opens what is loaded, where that is something else than before; False: nothing for us."""
+        """Open what is loaded, where that is something else than before; False: nothing for us."""
+        if self._staged is not None and self._adopted is None:
+            self._begin(Adopted(self._staged.record_id, self._staged.spec, self._staged.maps))
+        if self._adopted is not None and self._is_loaded():
+            return True
         fd = self._pins.open(RECORD, bpf.RDONLY)
         if fd is None:
             return False
         with bpf.closing(fd):
             record_id = bpf.map_info(fd).id
-            if self._adopted is not None and self._adopted.record_id == record_id:
-                return True
             record = record_map.read(fd)
         if record is None or record.get("tier") != NETLINK:
             return False
         try:
-            adopted = Adopted(self._pins, record_id, Spec.from_dict(record["spec"]))
+            adopted = Adopted.pinned(self._pins, record_id, Spec.from_dict(record["spec"]))
         except FileNotFoundError:  # unpinned meanwhile
             return False
         if self._adopted is not None:
             self._adopted.close()
+            if pulse.read(adopted.pulse_fd).owner:  # that load has brought a process of its own
+                adopted.close()
+                self._adopted = None
+                return False
+        self._begin(adopted)
+        return True
+
+    def _begin(self, adopted: Adopted) -> None:
         self._adopted = adopted
         self._taken_in = False
         # The comparison closes what is left of namespaces that are gone
@@ -176,11 +215,20 @@ class Follower:
         self._pulse = former._replace(owner=self._owner, pid=os.getpid())
         pulse.write(adopted.pulse_fd, self._pulse)
         self._next_look = 0.0
-        return True
 
     def _is_loaded(self) -> bool:
-        """Whether what is adopted is loaded still."""
-        fd = self._pins.open(RECORD, bpf.RDONLY)
+        """Whether what is adopted is loaded still, or is about to be."""
+        if self._staged is not None:
+            loader = select.poll()
+            loader.register(self._staged.loader, 0)
+            if not loader.poll(0):
+                return True
+            os.close(self._staged.loader)
+            self._staged = None
+        return any(self._is_record(name) for name in (RECORD, STAGED + RECORD))
+
+    def _is_record(self, name: str) -> bool:
+        fd = self._pins.open(name, bpf.RDONLY)
         if fd is None:
             return False
         with bpf.closing(fd):

@@ -11,9 +11,10 @@ import time
 from typing import Callable
 
 from ...errors import LoaderError
+from .. import daemon
 from ..keeper_unit import UNIT
 from . import pulse
-from .follower import Follower
+from .follower import Follower, Staged
 from .pulse import Pulse
 
 # Seconds: an existing follower looks for another load four times a second
@@ -26,8 +27,8 @@ _PAUSE = 0.05
 class OwnThread:
     """A follower beside the calling thread."""
 
-    def __init__(self, folder: str) -> None:
-        self._follower = Follower(folder)
+    def __init__(self, folder: str, staged: Staged | None = None) -> None:
+        self._follower = Follower(folder, staged.duplicate() if staged else None)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._thread.start()
@@ -45,22 +46,24 @@ class OwnThread:
             raise self._failure
 
 
-def ensure(folder: str, read: Callable[[], Pulse | None], is_expected: bool) -> bool:
-    """Sees to it that somebody follows what is loaded in `folder` now, and has taken in all flows.
+def await_adopted(read: Callable[[], Pulse | None]) -> bool:
+    """Wait until the process that is there has noticed another load; False if it has not."""
+    return _await(read, lambda found: found.owner != 0, _NOTICED)
 
-    Says whether a process had to be started for it; `is_expected` says that there should be one
-    already. Raises LoaderError.
-    """
-    has_started = False
-    if not _await(read, lambda found: found.owner != 0, _NOTICED if is_expected else 0.0):
-        start(folder)
-        has_started = True
-    if not _await(read, lambda found: found.is_alive(), _READY):
+
+def await_synced(read: Callable[[], Pulse | None]) -> None:
+    """Wait until all flows that exist are written. Raises LoaderError, at once if nobody will."""
+
+    def is_over(found: Pulse) -> bool:
+        return found.is_alive() or (found.pid != 0 and not _exists(found.pid))
+
+    _await(read, is_over, _READY)
+    found = read()
+    if found is None or not found.is_alive():
         raise LoaderError(
             f"{pulse.NOT_FOLLOWED}: existing flows were not taken in within {_READY:.0f} s "
             f"(`systemctl restart {UNIT}` tries again)"
         )
-    return has_started
 
 
 def _await(
@@ -76,27 +79,10 @@ def _await(
         time.sleep(_PAUSE)
 
 
-def start(folder: str) -> None:
-    """Leaves a process behind that follows, for as long as no unit does."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            if os.fork() == 0:
-                _become_follower(folder)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-
-
-def _become_follower(folder: str) -> None:
-    """Nothing of the process that it comes from stays open: not its locks, and not its output."""
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.closerange(3, 1 << 16)
-    Follower(folder).run()
+def start(folder: str, staged: Staged | None = None) -> None:
+    """Leave a process behind that follows what is `staged`, or else what is loaded."""
+    keep = staged.descriptors() if staged else ()
+    daemon.start(lambda: Follower(folder, staged).run(), keep)
 
 
 def await_end(found: Pulse | None, seconds: float = 5.0) -> None:
