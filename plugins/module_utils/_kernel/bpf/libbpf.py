@@ -410,8 +410,12 @@ class BpfObject:
         self._lib.call("bpf_link__destroy", self._links.pop(program))
 
     def keep(self) -> None:
-        """From here on closing does not detach: pins, or another process, hold the links."""
-        for program, link in self._links.items():
+        """From here on closing does not detach: pins, or another process, hold the links.
+
+        What has failed in the middle can be called again.
+        """
+        while self._links:
+            program, link = self._links.popitem()
             fd = self._lib.call("bpf_link__fd", link)
             self._lib.call("bpf_link__disconnect", link)
             # libbpf leaves them open, which in a process that stays would be for ever

@@ -159,7 +159,7 @@ class Tracker:
         what = "the tracker that ran before keeps running" if before.pins else "nothing was loaded"
         if isinstance(exc, OSError):
             return LoaderError(f"the kernel refused a step of the load ({exc.strerror}): {what}")
-        if before.pins:
+        if before.pins or backend is not None:  # or it was refused where nothing was ever there
             exc.args = (f"{exc} ({what})",)
         return exc
 
@@ -167,9 +167,13 @@ class Tracker:
         self, exc: TrackerError | OSError, backend: Backend, spec: Spec
     ) -> LoadUnfinished:
         """After the swap: it is finished as far as can be, and the error says what is active."""
-        with contextlib.suppress(TrackerError, OSError):
-            swap.finish(self.active)
-            keep_links_of(backend.record, self.holder_path)
+        for step in (
+            backend.keep,
+            lambda: swap.finish(self.active),
+            lambda: keep_links_of(backend.record, self.holder_path),
+        ):
+            with contextlib.suppress(TrackerError, OSError):
+                step()
         if isinstance(exc, OSError):
             why = f"the kernel refused a step after the swap ({exc.strerror}): load it again"
         else:

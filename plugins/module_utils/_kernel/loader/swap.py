@@ -19,7 +19,11 @@ from .state import Active, known_pins
 def stage(pins: Pins, descriptors: Mapping[str, int]) -> None:
     """Pin `descriptors`, readable by the agent's group; raises LoaderError, with nothing staged."""
     pins.stage(descriptors)
-    access.grant(pins.folder, access.group_id())
+    try:
+        access.grant(pins.folder, access.group_id())
+    except OSError:
+        pins.take_back()
+        raise
 
 
 def finish(active: Active) -> None:

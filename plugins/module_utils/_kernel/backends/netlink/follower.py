@@ -37,7 +37,7 @@ from ...conntrack.layout import (
     is_stale,
 )
 from ...conntrack.namespaces import Namespace
-from ...spec import NETLINK, Spec
+from ...spec import Spec
 from ..seed import next_pass
 from . import descriptors, pulse
 from .ct_watch import Overrun, Queries, Watch
@@ -86,6 +86,14 @@ class Staged(NamedTuple):
         return self._replace(maps=maps, loader=os.dup(self.loader))
 
 
+class Found(NamedTuple):
+    """The record of a load of this tier. `is_staged`: it is complete, and about to be active."""
+
+    record_id: int
+    spec: Spec
+    is_staged: bool
+
+
 class Adopted:
     """What is followed, opened: `maps` has descriptors, which are its own from then on."""
 
@@ -101,12 +109,14 @@ class Adopted:
             raise
 
     @classmethod
-    def pinned(cls, pins: Pins, record_id: int, spec: Spec) -> Adopted:
+    def pinned(cls, pins: Pins, found: Found) -> Adopted:
         """Open what is pinned; raises FileNotFoundError."""
         maps: dict[str, int] = {}
         try:
             for name in (*SHAPES, pulse.PIN):
-                fd = pins.open(name)
+                # A complete set goes to its place name by name
+                fd = pins.open(STAGED + name) if found.is_staged else None
+                fd = pins.open(name) if fd is None else fd
                 if fd is None:
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
                 maps[name] = fd
@@ -114,7 +124,7 @@ class Adopted:
             for fd in maps.values():
                 os.close(fd)
             raise
-        return cls(record_id, spec, maps)
+        return cls(found.record_id, found.spec, maps)
 
     def close(self) -> None:
         """Lets go of the maps."""
@@ -183,21 +193,17 @@ class Follower:
             self._begin(Adopted(self._staged.record_id, self._staged.spec, self._staged.maps))
         if self._adopted is not None and self._is_loaded():
             return True
-        fd = self._pins.open(RECORD, bpf.RDONLY)
-        if fd is None:
-            return False
-        with bpf.closing(fd):
-            record_id = bpf.map_info(fd).id
-            record = record_map.read(fd)
-        if record is None or record.get("tier") != NETLINK:
+        found = self._find()
+        if found is None:
             return False
         try:
-            adopted = Adopted.pinned(self._pins, record_id, Spec.from_dict(record["spec"]))
+            adopted = Adopted.pinned(self._pins, found)
         except FileNotFoundError:  # unpinned meanwhile
             return False
         if self._adopted is not None:
             self._adopted.close()
-            if pulse.read(adopted.pulse_fd).owner:  # that load has brought a process of its own
+            if pulse.read(adopted.pulse_fd).owner not in (0, self._owner):
+                # That load has brought a process of its own
                 adopted.close()
                 self._adopted = None
                 return False
@@ -225,14 +231,21 @@ class Follower:
                 return True
             os.close(self._staged.loader)
             self._staged = None
-        return any(self._is_record(name) for name in (RECORD, STAGED + RECORD))
+        found = self._find()
+        return found is not None and found.record_id == self._now_adopted.record_id
 
-    def _is_record(self, name: str) -> bool:
-        fd = self._pins.open(name, bpf.RDONLY)
-        if fd is None:
-            return False
-        with bpf.closing(fd):
-            return bpf.map_info(fd).id == self._now_adopted.record_id
+    def _find(self) -> Found | None:
+        """Return what is to be followed: a complete set that waits for its place comes first."""
+        for name in (STAGED + RECORD, RECORD):
+            fd = self._pins.open(name, bpf.RDONLY)
+            if fd is None:
+                continue
+            with bpf.closing(fd):
+                record = record_map.read(fd)
+                if record is not None and record_map.is_followed(record):
+                    spec = Spec.from_dict(record["spec"])
+                    return Found(bpf.map_info(fd).id, spec, name != RECORD)
+        return None
 
     @property
     def _now_adopted(self) -> Adopted:
