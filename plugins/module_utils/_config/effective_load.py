@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import Callable, NamedTuple
 
-from .._kernel.errors import InvalidSpec, TrackerError
+from .._kernel.errors import InvalidSpec, LoadUnfinished, TrackerError
 from .._kernel.loader.load import Outcome, Tracker
 from .._kernel.spec import Spec
 from .._kernel.store import Store
@@ -92,6 +92,9 @@ def _load(tracker: Tracker, base: Spec, effective: Effective, keep_running: bool
     if effective.reason is None:
         try:
             return Result(_in_force(tracker, effective), effective)
+        except LoadUnfinished:  # it is active all the same, and the message says what is wrong
+            _answer(store, effective, effective.spec.fingerprint)
+            raise
         except TrackerError as exc:
             failed = remote.base_alone(base, effective.request, str(exc))
             if effective.request is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from btfleet._config import effective_load, remote
 from btfleet._config.remote import WantedRefused
-from btfleet._kernel.errors import InvalidSpec, LoaderError
+from btfleet._kernel.errors import InvalidSpec, LoaderError, LoadUnfinished
 from btfleet._kernel.loader.load import Outcome, Tracker
 from btfleet._kernel.loader.state import Loaded
 from btfleet._kernel.spec import Spec
@@ -36,6 +36,7 @@ class FakeKernel(Tracker):
 
     running: Spec | None = None
     refused: set[Spec] = field(default_factory=set)
+    unfinished: set[Spec] = field(default_factory=set)
     loads: list[Spec] = field(default_factory=list)
     while_loading: Callable[[], object] = lambda: None
 
@@ -48,6 +49,8 @@ class FakeKernel(Tracker):
             raise LoaderError("out of memory")
         changed, self.running = self.running != spec, spec
         self.while_loading()
+        if spec in self.unfinished:
+            raise LoadUnfinished("it is active now, but a link is still there")
         return Outcome(changed, self._record())
 
     def _record(self) -> dict[str, object]:
@@ -112,6 +115,18 @@ def test_a_request_is_loaded_over_the_base_and_answered(tracker: FakeKernel) -> 
     answer = remote.read_answer(tracker.store)
     assert answer is not None
     assert answer.request == remote.request_of({"udpv6_enabled": False}, {"udpv6_enabled": PATH})
+
+
+@pytest.mark.parametrize("running", [None, BASE])
+def test_a_request_that_is_active_with_a_problem_stays_active_and_the_problem_is_told(
+    tracker: FakeKernel, running: Spec | None
+) -> None:
+    tracker.running, tracker.unfinished = running, {OVERRIDDEN}
+    want(tracker)
+    with pytest.raises(LoadUnfinished, match="a link is still there"):
+        boot(tracker)
+    assert tracker.running == OVERRIDDEN
+    assert answered(tracker) == APPLIED
 
 
 def test_a_request_that_is_in_force_is_answered_again(tracker: FakeKernel) -> None:

@@ -309,6 +309,25 @@ def test_without_bpffs_nothing_is_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "plain" / "btfleet").exists()
 
 
+def test_what_a_load_has_staged_is_no_drift_beside_it(host: Host) -> None:
+    with tracker_map() as other:
+        bpf.obj_pin(other, host.tracker.pins.path(f"new_{LIVE}"))
+    with lock.held(host.tracker.lock_path):
+        loaded = host.tracker.read()
+        assert (loaded.drift, loaded.record) == ((), host.record)
+        assert f"new_{LIVE}" not in loaded.pins
+
+
+def test_pins_that_are_swapped_meanwhile_are_no_drift(host: Host) -> None:
+    """Between two renames a load has pins of both sets in place."""
+    with tracker_map() as other, lock.held(host.tracker.lock_path):
+        host.repin(LIVE, other)
+        mend = threading.Timer(0.3, lambda: host.repin(LIVE, host.maps[LIVE]))
+        mend.start()
+        assert host.tracker.read().drift == ()
+        mend.join()
+
+
 def test_a_second_loader_waits_for_the_first(host: Host) -> None:
     order: list[str] = []
 
