@@ -60,7 +60,6 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (holder, "hold"),
     (holder, "keep"),
     (daemon, "start"),
-    (follower_process, "await_adopted"),
     (follower_process, "await_synced"),
     (follower_process, "await_end"),
     (base, "await_gone"),

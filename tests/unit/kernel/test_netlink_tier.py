@@ -89,12 +89,15 @@ def test_a_killed_process_is_drift_and_the_next_load_repairs_it(
     assert pid(tracker) != first
 
 
-def test_another_size_is_adopted_by_the_same_process(tracker: Tracker, spec: Spec) -> None:
+def test_another_size_brings_a_process_of_its_own_and_the_former_one_ends(
+    tracker: Tracker, spec: Spec
+) -> None:
     tracker.load(spec)
     first = pid(tracker)
     outcome = tracker.load(replace(spec, max_entries=4096))
-    assert (outcome.changed, outcome.new_keeper) == (True, False)
-    assert pid(tracker) == first
+    assert (outcome.changed, outcome.new_keeper) == (True, True)
+    assert pid(tracker) != first
+    assert not follower_process._exists(first)
     assert status.read(tracker.active, tracker.store).maps[LIVE]["max_entries"] == 4096
 
 

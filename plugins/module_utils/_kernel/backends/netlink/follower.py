@@ -86,14 +86,6 @@ class Staged(NamedTuple):
         return self._replace(maps=maps, loader=os.dup(self.loader))
 
 
-class Found(NamedTuple):
-    """The record of a load of this tier. `is_staged`: it is complete, and about to be active."""
-
-    record_id: int
-    spec: Spec
-    is_staged: bool
-
-
 class Adopted:
     """What is followed, opened: `maps` has descriptors, which are its own from then on."""
 
@@ -109,14 +101,12 @@ class Adopted:
             raise
 
     @classmethod
-    def pinned(cls, pins: Pins, found: Found) -> Adopted:
+    def pinned(cls, pins: Pins, record_id: int, spec: Spec) -> Adopted:
         """Open what is pinned; raises FileNotFoundError."""
         maps: dict[str, int] = {}
         try:
             for name in (*SHAPES, pulse.PIN):
-                # A complete set goes to its place name by name
-                fd = pins.open(STAGED + name) if found.is_staged else None
-                fd = pins.open(name) if fd is None else fd
+                fd = pins.open(name)
                 if fd is None:
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
                 maps[name] = fd
@@ -124,7 +114,7 @@ class Adopted:
             for fd in maps.values():
                 os.close(fd)
             raise
-        return cls(found.record_id, found.spec, maps)
+        return cls(record_id, spec, maps)
 
     def close(self) -> None:
         """Lets go of the maps."""
@@ -193,11 +183,15 @@ class Follower:
             self._begin(Adopted(self._staged.record_id, self._staged.spec, self._staged.maps))
         if self._adopted is not None and self._is_loaded():
             return True
-        found = self._find()
-        if found is None:
+        fd = self._pins.open(RECORD, bpf.RDONLY)
+        if fd is None:
+            return False
+        with bpf.closing(fd):
+            record_id, record = bpf.map_info(fd).id, record_map.read(fd)
+        if record is None or not record_map.is_followed(record):
             return False
         try:
-            adopted = Adopted.pinned(self._pins, found)
+            adopted = Adopted.pinned(self._pins, record_id, Spec.from_dict(record["spec"]))
         except FileNotFoundError:  # unpinned meanwhile
             return False
         if self._adopted is not None:
@@ -231,21 +225,15 @@ class Follower:
                 return True
             os.close(self._staged.loader)
             self._staged = None
-        found = self._find()
-        return found is not None and found.record_id == self._now_adopted.record_id
+        # A set that is complete goes to its place, even if its loader was killed
+        return any(self._is_record(name) for name in (RECORD, STAGED + RECORD))
 
-    def _find(self) -> Found | None:
-        """Return what is to be followed: a complete set that waits for its place comes first."""
-        for name in (STAGED + RECORD, RECORD):
-            fd = self._pins.open(name, bpf.RDONLY)
-            if fd is None:
-                continue
-            with bpf.closing(fd):
-                record = record_map.read(fd)
-                if record is not None and record_map.is_followed(record):
-                    spec = Spec.from_dict(record["spec"])
-                    return Found(bpf.map_info(fd).id, spec, name != RECORD)
-        return None
+    def _is_record(self, name: str) -> bool:
+        fd = self._pins.open(name, bpf.RDONLY)
+        if fd is None:
+            return False
+        with bpf.closing(fd):
+            return bpf.map_info(fd).id == self._now_adopted.record_id
 
     @property
     def _now_adopted(self) -> Adopted:

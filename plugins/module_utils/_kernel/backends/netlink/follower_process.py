@@ -17,9 +17,7 @@ from . import pulse
 from .follower import Follower, Staged
 from .pulse import Pulse
 
-# Seconds: an existing follower looks for another load four times a second
-_NOTICED = 3.0
-# To take in all flows that exist
+# Seconds, to take in all flows that exist
 _READY = 120.0
 _PAUSE = 0.05
 
@@ -44,11 +42,6 @@ class OwnThread:
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-
-
-def await_adopted(read: Callable[[], Pulse | None]) -> bool:
-    """Wait until the process that is there has noticed another load; False if it has not."""
-    return _await(read, lambda found: found.owner != 0, _NOTICED)
 
 
 def await_synced(read: Callable[[], Pulse | None]) -> None:

@@ -12,7 +12,6 @@ from ...bpf import bpf
 from ...bpf.bpffs import RECORD
 from ...conntrack import layout, record_map
 from ...conntrack.layout import CLOSED, LIVE
-from ...conntrack.record_map import is_followed
 from ...spec import NETLINK
 from .. import seed
 from ..base import Backend, Request, former_maps, keep_links_of, kept_maps
@@ -26,8 +25,8 @@ _REASON = 1500
 
 
 class Netlink(Backend):
-    """The process is up, with all flows in its maps, before the former tracker goes. One that
-    follows already goes over to new maps by itself, as soon as it sees the swap.
+    """A process of the load's own is up, with all flows in its maps, before the former tracker
+    goes; one that followed for that ends by itself, as soon as it sees the swap.
     """
 
     own_follower: OwnThread | None = None
@@ -36,7 +35,7 @@ class Netlink(Backend):
         super().__init__(request)
         self._made: dict[str, int] = {}
         self._replaced: dict[str, int] = {}
-        self._goes_over = False
+        self._former: Pulse | None = None
         # Closed at the swap, or when this load is given up (see `Staged`)
         self._loader_end: int | None = None
 
@@ -61,10 +60,7 @@ class Netlink(Backend):
         self._record_fd = self.stack.enter_context(bpf.closing(record_map.make(self.record)))
 
     def attach(self) -> None:
-        active = self._active_pulse() if is_followed(self.request.former) else None
-        self._goes_over = not self.request.stays and active is not None and active.is_alive()
-        if self._goes_over:
-            return
+        self._former = self._former_pulse()
         reader, self._loader_end = os.pipe()
         maps = {**self._made, pulse.PIN: self._pulse_fd}
         staged = Staged(bpf.map_info(self._record_fd).id, self.request.spec, maps, reader)
@@ -78,8 +74,7 @@ class Netlink(Backend):
             os.close(reader)
 
     def sync(self) -> None:
-        if not self._goes_over:
-            follower_process.await_synced(self._read_pulse)
+        follower_process.await_synced(self._read_pulse)
 
     def pinned(self) -> dict[str, int]:
         return {**self._made, pulse.PIN: self._pulse_fd, RECORD: self._record_fd}
@@ -91,19 +86,12 @@ class Netlink(Backend):
         self._release()
         keep_links_of(None, self.request.holder_path)
         try:
-            if self._goes_over:
-                self._await_going_over()
             self.await_former_gone()
+            follower_process.await_end(self._former)
         finally:
             if CLOSED in self._replaced:
                 # And once more: until now, flows were moved there too
                 seed.MapCalls().copy(self._replaced[CLOSED], self._made[CLOSED])
-
-    def _await_going_over(self) -> None:
-        if not follower_process.await_adopted(self._read_pulse):
-            follower_process.start(self.request.pins.folder)
-            self.new_keeper = True
-        follower_process.await_synced(self._read_pulse)
 
     def abandon(self) -> None:
         is_started = self._loader_end is not None
@@ -124,7 +112,7 @@ class Netlink(Backend):
     def _read_pulse(self) -> Pulse:
         return pulse.read(self._pulse_fd)
 
-    def _active_pulse(self) -> Pulse | None:
+    def _former_pulse(self) -> Pulse | None:
         fd = self.request.pins.open(pulse.PIN, bpf.RDONLY)
         if fd is None:
             return None
