@@ -54,6 +54,7 @@ COMPARISONS = (
         for what, title, aim in (
             ("insert", "insert, translated flow", "1,850 or less"),
             ("delete", "delete, translated flow", "2,900 or less"),
+            ("delete after many", "delete, closed flows at their limit", ""),
             ("insert of an untranslated flow", "insert, untranslated flow", ""),
             ("delete of an untranslated flow", "delete, untranslated flow", ""),
         )
