@@ -26,12 +26,12 @@ OUT = DEFAULT_STATE.with_name("bench")
 
 # The scripts of benchmarks/in_guest, with their options
 FULL: dict[str, dict[str, int]] = {
-    "programs": {"flows": 4000},
-    "flows": {"flows": 4000},
-    "dump": {"flows": 20000, "rounds": 3},
-    "lookup": {"flows": 20000, "rounds": 9},
-    "support": {"rounds": 3},
-    "load": {"flows": 10000, "rounds": 3},
+    "programs": {"flows": 2000},
+    "flows": {"flows": 2000},
+    "dump": {"flows": 20000, "rounds": 1},
+    "lookup": {"flows": 20000, "rounds": 3},
+    "support": {"rounds": 1},
+    "load": {"flows": 10000, "rounds": 1},
 }
 SMALLEST: dict[str, dict[str, int]] = {
     "programs": {"flows": 50},
