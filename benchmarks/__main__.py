@@ -24,22 +24,22 @@ from lab.paths import DEFAULT_STATE
 STATE = DEFAULT_STATE.with_name("lab-bench")
 OUT = DEFAULT_STATE.with_name("bench")
 
-# The scripts of benchmarks/in_guest, with their options
+# The scripts of benchmarks/in_guest, with their options. First those that need no other load
 FULL: dict[str, dict[str, int]] = {
+    "lookup": {"flows": 20000, "rounds": 3},
+    "dump": {"flows": 20000},
+    "support": {"rounds": 1},
     "programs": {"flows": 2000},
     "flows": {"flows": 2000},
-    "dump": {"flows": 20000, "rounds": 1},
-    "lookup": {"flows": 20000, "rounds": 3},
-    "support": {"rounds": 1},
-    "load": {"flows": 10000, "rounds": 1},
+    "load": {"flows": 10000},
 }
 SMALLEST: dict[str, dict[str, int]] = {
+    "lookup": {"flows": 50, "rounds": 1},
+    "dump": {"flows": 50},
+    "support": {"rounds": 1},
     "programs": {"flows": 50},
     "flows": {"flows": 50},
-    "dump": {"flows": 50, "rounds": 1},
-    "lookup": {"flows": 50, "rounds": 1},
-    "support": {"rounds": 1},
-    "load": {"flows": 50, "rounds": 1},
+    "load": {"flows": 50},
 }
 
 
@@ -76,6 +76,7 @@ def one_run(guest: Guest, sizes: dict[str, dict[str, int]], object_file: Path | 
             results[name] = guest.measure(name, **options)
             figures = ", ".join(f"{what}: {value:,.0f}" for what, value in results[name].items())
             say(f"{name}, after {time.monotonic() - started:.0f} s: {figures}")
+        guest.run("btfleet load")  # what the rollout had loaded
     return results
 
 

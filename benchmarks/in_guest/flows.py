@@ -125,5 +125,4 @@ def measure(flows: int) -> Figures:
             with watched() as watcher:
                 one_round(watcher, flows)  # to warm up
                 found[f"new, {name}"], found[f"end, {name}"] = one_round(watcher, flows)
-    tracker.restore()
     return found

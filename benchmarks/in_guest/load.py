@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.in_guest import tracker, translated_flows
-from benchmarks.in_guest.counting import Figures, command, in_turns
+from benchmarks.in_guest.counting import Figures, command
 
 PINS = Path("/sys/fs/bpf/btfleet-bench")
 
@@ -33,20 +33,20 @@ def fresh(flows: int) -> float:
 
 def swap() -> float:
     """Load another setting over a tracker that runs, on the same maps."""
-    tracker.load()
     tracker.write_spec(udpv6_enabled=False)
     return command(tracker.LOAD)()
 
 
-def measure(flows: int, rounds: int) -> Figures:
+def measure(flows: int) -> Figures:
     """Return ns per command."""
     translated_flows.flush()
-    found = in_turns(rounds, {"load": lambda: fresh(0), "swap": swap, "bpftool": bpftool})
+    tracker.load()  # to warm up
+    found = {"load": fresh(0), "swap": swap(), "bpftool": bpftool()}
     translated_flows.only(flows)
-    full = in_turns(
-        rounds,
-        {"load": lambda: fresh(flows), "swap": swap, "conntrack -L": command(("conntrack", "-L"))},
-    )
+    full = {
+        "load": fresh(flows),
+        "swap": swap(),
+        "conntrack -L": command(("conntrack", "-L"))(),
+    }
     translated_flows.flush()
-    tracker.restore()
     return {**found, **{f"{name}, with flows": figure for name, figure in full.items()}}

@@ -63,5 +63,4 @@ def measure(flows: int) -> Figures:
         numbers = tracker.programs()
         translated_flows.only(CLOSED)
         found[f"delete after many, {name}"] = insert_and_delete(numbers, flows, True)[1]
-    tracker.restore()
     return found
