@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -141,6 +142,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as exc:
         where = f"{exc.filename}: " if exc.filename else ""
         print(f"btfleet: {where}{exc.strerror or exc}", file=sys.stderr)
+        if (
+            exc.errno == errno.ENOSPC
+        ):  # what is left would fail again at exit, with a code of its own
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return FAILED
