@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
-import importlib
 import os
 import sys
 
-from btfleet import __version__
+from btfleet import __version__, quick
 from btfleet._kernel.errors import TrackerError
-from btfleet.dependencies import missing
+
+TYPE_CHECKING = False  # typing's own costs a look-up more than all the rest
+if TYPE_CHECKING:
+    import argparse
 
 # Exit codes (docs/guide.md): 0 done, 1 the answer is no, 2 wrong usage (argparse's own),
-# 3 it failed, 4 not known without root, 5 the tracker is well and the agent is not
+# 3 it failed, 4 not known without root, 5 the tracker is well and the agent is not, 6 the answer is
+# of a flow that has ended
 FAILED = 3
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse  # noqa: PLC0415 not for a look-up
+
     parser = argparse.ArgumentParser(
         prog="btfleet", description="The NAT-aware connection tracker of this host."
     )
@@ -84,8 +88,11 @@ def _conntrack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     lookup = commands.add_parser(
         "lookup",
-        help="what a connection really is; exit code 1 if it is not translated",
-        description="Either direction may be given: 192.0.2.1:80, or [2001:db8::1]:80.",
+        help="what a connection really is; exit code 1 if it is not translated, 6 if it was and "
+        "has ended",
+        description="Either direction may be given: 192.0.2.1:80, or [2001:db8::1]:80. It is "
+        "looked for in its own namespace and in the root one; a flow that lives comes before one "
+        "that has ended.",
     )
     lookup.add_argument("source", metavar="SRC:PORT")
     lookup.add_argument("destination", metavar="DST:PORT")
@@ -93,7 +100,7 @@ def _conntrack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     lookup.add_argument("--netns", help="inode number or `ip netns` name (default: the caller's)")
     lookup.add_argument("--zone", type=int, default=0, help="conntrack zone (default: 0)")
     lookup.add_argument("--json", action="store_true", help="one JSON object")
-    lookup.set_defaults(run="conntrack_command", action="lookup")
+    lookup.set_defaults(run="lookup_command")
 
     watch = commands.add_parser("watch", help="translations as they come (+) and go (-)")
     watch.add_argument("--interval", type=float, default=1.0, metavar="S", help="default: 1")
@@ -120,15 +127,20 @@ def _open_standard_streams() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     _open_standard_streams()
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = quick.parse(words) or _parser().parse_args(words)
     try:
-        code: int = importlib.import_module(f"btfleet.{options.run}").run(options)
+        # What importlib would do; it costs a look-up a part of what it may
+        module = __import__(f"btfleet.{options.run}", fromlist=["run"])
+        code: int = module.run(options)
         sys.stdout.flush()
         return code
     except ModuleNotFoundError as exc:
         # The plain release has none of the daemons' packages; a module of our own is a defect
         if (exc.name or "").startswith("btfleet"):
             raise
+        from btfleet.dependencies import missing  # noqa: PLC0415 for this line alone
+
         print(f"btfleet: {missing(exc)}", file=sys.stderr)
     except TrackerError as exc:
         print(f"btfleet: {exc}", file=sys.stderr)

@@ -131,7 +131,10 @@ load_results:
   elements: dict
   returned: success
 translations:
-  description: The flows.
+  description:
+    - The flows. One with state V(closed) has ended C(closed_seconds_ago) seconds ago, and no
+      translated flow has its tuple now. Its C(netns_gone) is true if its network namespace is gone
+      as well, whoever has the number now.
   type: list
   elements: dict
   returned: with O(translations=true)
@@ -175,12 +178,9 @@ def run(params: dict[str, Any]) -> dict[str, Any]:
     result = {"changed": False, **now.to_dict()}
     if params["translations"]:
         pinned = tracker.pins.names()
-        present = {
-            state: reading.entries(tracker.pins, reading.MAPS[state])
-            for state in params["states"]
-            if reading.MAPS[state] in pinned
-        }
-        rows, more = table.translations(present, wanted, params["limit"])
+        present = [state for state in params["states"] if reading.MAPS[state] in pinned]
+        found = (flow for state in present for flow in reading.flows(tracker.pins, state, wanted))
+        rows, more = table.translations(found, params["limit"])
         result.update(translations=rows, truncated=more)
     return result
 

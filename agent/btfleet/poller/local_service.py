@@ -12,8 +12,9 @@ from typing import Callable, Iterator, NoReturn
 import grpc
 from google.protobuf import empty_pb2
 
-from btfleet._kernel.conntrack import reading, table
-from btfleet._kernel.conntrack.table import Filter, Flow
+from btfleet._kernel.conntrack import reading
+from btfleet._kernel.conntrack.flow import LIVE_STATE, Flow, to_dict
+from btfleet._kernel.conntrack.table import Filter
 from btfleet._kernel.errors import LoaderError, TrackerError
 from btfleet.agent.v1 import agent_pb2 as pb
 from btfleet.agent.v1 import agent_pb2_grpc
@@ -100,7 +101,7 @@ def _states(text: str) -> list[str]:
         return list(reading.MAPS)
     if text and text not in reading.MAPS:
         raise TrackerError(f"state is {text!r}, needed: {', '.join(reading.MAPS)} or all")
-    return [text or table.LIVE_STATE]
+    return [text or LIVE_STATE]
 
 
 def _filter(request: pb.DumpRequest) -> Filter:
@@ -114,7 +115,7 @@ def _filter(request: pb.DumpRequest) -> Filter:
 
 def translation(flow: Flow) -> pb.Translation:
     """The message of a flow."""
-    names = table.to_dict(flow)
+    names = to_dict(flow)
     return pb.Translation(
         netns=flow.netns,
         zone=flow.zone,
@@ -124,6 +125,8 @@ def translation(flow: Flow) -> pb.Translation:
         orig=_tuple(flow.orig),
         reply=_tuple(flow.reply),
         state=flow.state,
+        closed_seconds_ago=flow.closed_seconds_ago or 0,
+        netns_gone=flow.netns_gone,
     )
 
 

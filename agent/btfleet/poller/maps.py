@@ -16,9 +16,11 @@ from btfleet._kernel.backends.netlink import pulse
 from btfleet._kernel.backends.netlink.pulse import Pulse
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.bpffs import FOLDER, Pins
-from btfleet._kernel.conntrack import netns, reading, table
+from btfleet._kernel.conntrack import reading
+from btfleet._kernel.conntrack.flow import LIVE_STATE, Flow
 from btfleet._kernel.conntrack.layout import COUNTERS_MAP, read_counters
-from btfleet._kernel.conntrack.table import Filter, Flow
+from btfleet._kernel.conntrack.lookup import Lookup, keys
+from btfleet._kernel.conntrack.table import Filter
 from btfleet._kernel.errors import LoaderError
 from btfleet._kernel.loader.state import Active
 
@@ -58,28 +60,19 @@ class Maps:
     def lookup(
         self, namespace: int, zone: int, protocol: str, ends: tuple[str, int, str, int]
     ) -> Flow | None:
-        """A flow by either direction: in `namespace` (0: the root one), then in the root one.
-
-        Raises TrackerError for what cannot be a flow.
+        """A flow by either direction, as `kernel.conntrack.lookup` says; `namespace` 0 is the root
+        one. Raises TrackerError for what cannot be a flow.
         """
-        root = netns.own()
-        number = table.protocol_number(protocol)
-        namespaces = dict.fromkeys([namespace or root, root])
-        keys = [table.make_key(each, zone, number, *ends) for each in namespaces]
-        with ExitStack() as stack:
-            maps = {state: self._open(name, stack) for state, name in reading.MAPS.items()}
-            for key in keys:
-                flow = table.lookup(maps, key)
-                if flow is not None:
-                    return flow
-        return None
+        wanted = keys(namespace or None, zone, protocol, ends)
+        with self._readable(reading.MAPS[LIVE_STATE]), Lookup(self._pins) as maps:
+            return maps.find(wanted)
 
     def flows(self, states: list[str], wanted: Filter) -> Iterator[Flow]:
         """The flows that `wanted` lets through, read as they are asked for."""
         for state in states:
             with self._readable(reading.MAPS[state]):
-                entries = reading.entries(self._pins, reading.MAPS[state])
-            yield from table.select(entries, state, wanted)
+                found = reading.flows(self._pins, state, wanted)
+            yield from found
 
     def counters(self) -> dict[str, int]:
         """The object's counters."""

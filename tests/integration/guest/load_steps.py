@@ -29,7 +29,7 @@ sys.path.insert(0, "/opt/btfleet/current/lib")
 
 from btfleet._kernel.backends import base, daemon, held_links, holder, keeper_unit, seed
 from btfleet._kernel.backends.netlink import follower_process
-from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf import bpf, calls
 from btfleet._kernel.bpf.libbpf import BpfObject
 from btfleet._kernel.conntrack import record_map
 from btfleet._kernel.errors import LoadUnfinished, TrackerError
@@ -43,7 +43,7 @@ from btfleet._kernel.spec import TIERS, Spec
 # What a load does to the host, from the moment that nothing can be refused any more
 STEPS: tuple[tuple[Any, str], ...] = (
     (bpf, "map_create"),
-    (bpf, "obj_pin"),
+    (calls, "obj_pin"),
     (bpf, "iterator_link"),
     (os, "chmod"),
     (os, "chown"),

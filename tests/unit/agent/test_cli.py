@@ -395,22 +395,39 @@ def test_a_reader_that_has_seen_enough_is_no_failure(run: Run) -> None:
 @needs_bpf
 @pytest.mark.usefixtures("maps")
 @pytest.mark.parametrize(
-    ("ends", "protocol", "state"),
+    ("ends", "protocol", "state", "code"),
     [
-        (["10.0.0.2:40000", "192.0.2.1:80"], "tcp", "live"),
-        (["192.0.2.1:80", "203.0.113.1:1024"], "tcp", "live"),
-        (["[fd00::2]:5353", "[2001:DB8:0::1]:53"], "udp", "live"),
-        (["10.0.0.9:1", "192.0.2.1:80"], "tcp", "closed"),
+        (["10.0.0.2:40000", "192.0.2.1:80"], "tcp", "live", 0),
+        (["192.0.2.1:80", "203.0.113.1:1024"], "tcp", "live", 0),
+        (["[::ffff:10.0.0.2]:40000", "[::ffff:192.0.2.1]:80"], "tcp", "live", 0),
+        (["[fd00::2]:5353", "[2001:DB8:0::1]:53"], "udp", "live", 0),
+        (["10.0.0.9:1", "192.0.2.1:80"], "tcp", "closed", 6),
     ],
 )
-def test_a_look_up_from_either_side(run: Run, ends: list[str], protocol: str, state: str) -> None:
+def test_a_look_up_from_either_side(
+    run: Run, ends: list[str], protocol: str, state: str, code: int
+) -> None:
     where = ["--netns", "4026531840", "--protocol", protocol]
     done = run("conntrack", "lookup", *ends, *where, "--json")
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["state"] == state
-    table = run("conntrack", "lookup", *ends, *where).stdout.splitlines()
+    assert done.returncode == code
+    found = json.loads(done.stdout)
+    assert found["state"] == state
+    assert ("closed_seconds_ago" in found) is (state == "closed")
+    done = run("conntrack", "lookup", *ends, *where)
+    assert done.returncode == code
+    table = done.stdout.splitlines()
     assert len(table) == 2
-    assert re.search(rf" {protocol} .* {state}", table[1])
+    assert re.search(rf" {protocol} .* {state}" + r"( \d+ s ago)?$", table[1])
+
+
+@needs_bpf
+@pytest.mark.usefixtures("maps")
+def test_a_closed_flow_has_an_age_in_a_dump(run: Run) -> None:
+    for filters in ([], ["--port", "80"]):
+        (line,) = run("conntrack", "dump", "--json", "--state", "closed", *filters).stdout.split(
+            "\n"
+        )[:-1]
+        assert json.loads(line)["closed_seconds_ago"] > 0
 
 
 @needs_bpf
@@ -429,6 +446,64 @@ def test_pins_without_a_record_are_drift_and_not_loaded(run: Run) -> None:
     assert done.returncode == 1
     assert "tracker   not loaded" in done.stdout
     assert "drift     the record of what was loaded is missing or damaged" in done.stdout
+
+
+_LOOKUP = ["conntrack", "lookup", "--netns", "4026531840"]
+_IN_ITS_OWN_SYS = """
+mount --make-rprivate / && mount --bind "$1" /sys/fs/bpf || exit 99
+shift
+# As ip-netns(8) does it
+unshare --mount sh -c 'umount --lazy /sys && mount -t sysfs none /sys && exec "$@"' sh "$@"
+"""
+
+
+@needs_bpf
+@pytest.mark.usefixtures("maps")
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (
+            ["conntrack", "lookup", "10.0.0.2:40000", "192.0.2.1:80", "--netns", "4026531840"],
+            0,
+            "live",
+        ),
+        (["conntrack", "dump"], 0, "203.0.113.1:1024"),
+        (["status"], 1, "drift     the record of what was loaded is missing"),
+    ],
+)
+def test_the_hosts_tracker_is_seen_where_sys_was_mounted_anew(
+    mount: Path, arguments: list[str], code: int, text: str
+) -> None:
+    """`ip netns exec r btfleet …`; process 1 has the host's mounts."""
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", _IN_ITS_OWN_SYS),
+            *("sh", str(mount), sys.executable, "-m", "btfleet", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        env=_ENVIRONMENT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    assert text in done.stdout
+
+
+@needs_bpf
+def test_where_no_tracker_can_be_seen_the_reason_is_said() -> None:
+    inside = 'mount --make-rprivate / && mount -t tmpfs none /sys/fs/bpf && exec "$@"'
+    for arguments in (["conntrack", "dump"], ["conntrack", "lookup", "10.0.0.2:1", "10.0.0.3:2"]):
+        command = [sys.executable, "-m", "btfleet", *arguments]
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", inside, "sh", *command],
+            capture_output=True,
+            text=True,
+            env=_ENVIRONMENT,
+            check=False,
+        )
+        assert failure(done).startswith(
+            "no bpf file system is at /sys/fs/bpf: load a tracker first, or"
+        )
 
 
 @needs_bpf

@@ -7,9 +7,9 @@ import time
 from dataclasses import replace
 
 import pytest
-from btfleet import conntrack_command
-from btfleet._kernel.conntrack import netns, table
-from btfleet._kernel.conntrack.table import Flow
+from btfleet import conntrack_command, flow_text, lookup_command
+from btfleet._kernel.conntrack import netns
+from btfleet._kernel.conntrack.flow import Flow, decode
 from btfleet._kernel.errors import TrackerError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from tests.unit.kernel_access import MASQUERADED, MASQUERADED_V6, PING, Wanted
 
 def flow(wanted: Wanted, state: str = "live") -> Flow:
     key, value = wanted.entries()[0]
-    return table.decode(key, value, state)
+    return decode(key, value, state)
 
 
 # --- what a person writes ------------------------------------------------------------------------
@@ -34,10 +34,11 @@ def flow(wanted: Wanted, state: str = "live") -> Flow:
         ("[2001:db8::1]:80", ("2001:db8::1", 80)),
         ("[::ffff:192.0.2.1]:80", ("::ffff:192.0.2.1", 80)),
         ("[192.0.2.1]:80", ("192.0.2.1", 80)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
     ],
 )
 def test_an_end_of_a_connection(text: str, expected: tuple[str, int]) -> None:
-    assert conntrack_command.parse_endpoint(text) == expected
+    assert lookup_command.parse_endpoint(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_an_end_of_a_connection(text: str, expected: tuple[str, int]) -> None:
 )
 def test_what_is_no_end_of_a_connection(text: str) -> None:
     with pytest.raises(TrackerError) as caught:
-        conntrack_command.parse_endpoint(text)
+        lookup_command.parse_endpoint(text)
     assert str(caught.value) == (
         f"{text!r} is no address with a port: write 192.0.2.1:80 or [2001:db8::1]:80"
     )
@@ -58,30 +59,30 @@ def test_what_is_no_end_of_a_connection(text: str) -> None:
 
 @given(st.ip_addresses(), st.integers(0, 65535))
 def test_an_end_that_was_printed_can_be_given_back(address: object, port: int) -> None:
-    text = conntrack_command.endpoint(str(address), port)
-    assert conntrack_command.parse_endpoint(text) == (str(address), port)
+    text = flow_text.endpoint(str(address), port)
+    assert lookup_command.parse_endpoint(text) == (str(address), port)
 
 
 def test_a_namespace_by_number_or_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "names", lambda: {4026532000: "blue", 4026532001: "42"})
-    assert conntrack_command.netns_number(None) is None
-    assert conntrack_command.netns_number("4026531840") == 4026531840
-    assert conntrack_command.netns_number("blue") == 4026532000
-    assert conntrack_command.netns_number("42") == 42  # a number is always an inode
+    assert flow_text.netns_number(None) is None
+    assert flow_text.netns_number("4026531840") == 4026531840
+    assert flow_text.netns_number("blue") == 4026532000
+    assert flow_text.netns_number("42") == 42  # a number is always an inode
 
 
 @pytest.mark.parametrize("text", ["red", "", "-1", "²", "4026531840 "])
 def test_a_namespace_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(netns, "names", lambda: {4026532000: "blue"})
     with pytest.raises(TrackerError, match=r"^no network namespace .*: give an inode number, or a"):
-        conntrack_command.netns_number(text)
+        flow_text.netns_number(text)
 
 
 # --- what a person reads -------------------------------------------------------------------------
 
 
 def test_the_columns_of_a_flow() -> None:
-    assert conntrack_command.row(flow(MASQUERADED), {}) == (
+    assert flow_text.row(flow(MASQUERADED), {}) == (
         "4026531840",
         "tcp",
         "10.0.0.2:40000 -> 192.0.2.1:80",
@@ -91,13 +92,11 @@ def test_the_columns_of_a_flow() -> None:
 
 
 def test_ipv6_addresses_stand_in_brackets() -> None:
-    assert conntrack_command.row(flow(MASQUERADED_V6), {})[2] == (
-        "[fd00::2]:5353 -> [2001:db8::1]:53"
-    )
+    assert flow_text.row(flow(MASQUERADED_V6), {})[2] == ("[fd00::2]:5353 -> [2001:db8::1]:53")
 
 
 def test_icmp_has_id_and_type() -> None:
-    assert conntrack_command.row(flow(PING), {})[2:4] == (
+    assert flow_text.row(flow(PING), {})[2:4] == (
         "10.0.0.2 -> 192.0.2.1 id 7 type 8",
         "192.0.2.1 -> 203.0.113.1 id 7 type 0",
     )
@@ -105,20 +104,27 @@ def test_icmp_has_id_and_type() -> None:
 
 def test_names_and_zones_stand_with_the_namespace() -> None:
     zoned = flow(replace(MASQUERADED, zones=(7, 7)))
-    assert conntrack_command.row(zoned, {4026531840: "blue"})[0] == "blue zone 7"
+    assert flow_text.row(zoned, {4026531840: "blue"})[0] == "blue zone 7"
 
 
 def test_a_closed_flow_says_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic_ns", lambda: 100 * 10**9)
     closed = flow(replace(MASQUERADED, closed_ns=97 * 10**9), "closed")
-    assert conntrack_command.row(closed, {})[-1] == "closed 3 s ago"
+    assert flow_text.row(closed, {})[-1] == "closed 3 s ago"
     future = flow(replace(MASQUERADED, closed_ns=101 * 10**9), "closed")
-    assert conntrack_command.row(future, {})[-1] == "closed 0 s ago"
+    assert flow_text.row(future, {})[-1] == "closed 0 s ago"
+
+
+def test_a_flow_of_a_namespace_that_is_gone_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 100 * 10**9)
+    key, value = replace(MASQUERADED, created_ns=5, closed_ns=97 * 10**9).entries()[0]
+    gone = decode(key, value, "closed", 98 * 10**9)
+    assert flow_text.row(gone, {})[-1] == "closed 3 s ago, its namespace is gone"
 
 
 def test_columns_are_straight() -> None:
     rows: list[tuple[str, ...]] = [("A", "LONG HEAD", "C"), ("aaaa", "b", "c"), ("a", "b", "")]
-    assert list(conntrack_command.aligned(rows)) == [
+    assert list(flow_text.aligned(rows)) == [
         "A     LONG HEAD  C",
         "aaaa  b          c",
         "a     b",

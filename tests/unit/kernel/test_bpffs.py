@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from btfleet._kernel.bpf import bpf
+from btfleet._kernel.bpf import bpf, calls
 from btfleet._kernel.bpf.bpffs import Pins, check_mounted
 from btfleet._kernel.errors import LoaderError
 
@@ -160,7 +160,7 @@ def test_killed_at_any_call_of_a_replacement_a_whole_set_stands(
         call(*arguments)  # type: ignore[operator]
 
     with monkeypatch.context() as patch:
-        patch.setattr(bpf, "obj_pin", lambda *a: dying(real_pin, *a))
+        patch.setattr(calls, "obj_pin", lambda *a: dying(real_pin, *a))
         patch.setattr(os, "rename", lambda *a: dying(real_rename, *a))
         with pytest.raises(Killed):
             pins.replace(new)

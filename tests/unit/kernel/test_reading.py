@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.bpf.bpffs import Pins
-from btfleet._kernel.conntrack import reading, table
+from btfleet._kernel.conntrack import reading
+from btfleet._kernel.conntrack.flow import to_dict, to_json
 from btfleet._kernel.conntrack.layout import LIVE
 from btfleet._kernel.errors import LoaderError
 
@@ -30,11 +31,12 @@ def test_a_pinned_iterator_is_read_to_its_end(tmp_path: Path) -> None:
     """A file stands for the pin: both give their text to read(2)."""
     run = b"".join(key + value for key, value in MASQUERADED.entries())
     (tmp_path / reading.ENTRIES[LIVE]).write_bytes(run)
-    (tmp_path / reading.DUMPS[LIVE]).write_bytes(b'{"netns": 1}\n')
     pins = Pins(str(tmp_path))
     assert list(reading.entries(pins, LIVE)) == MASQUERADED.entries()
     assert reading.fill(pins, LIVE) == 2
-    assert list(reading.json_lines(pins, "live")) == [b'{"netns": 1}\n']
+    (line,) = reading.json_lines(pins, "live")
+    (flow,) = reading.flows(pins, "live")
+    assert line.decode() == to_json(flow) + "\n"
 
 
 @pytest.fixture
@@ -54,8 +56,8 @@ def test_without_an_iterator_the_map_itself_is_read(pins: Pins) -> None:
     assert sorted(reading.entries(pins, LIVE)) == expected
     assert reading.fill(pins, LIVE) == 4
     lines = b"".join(reading.json_lines(pins, "live")).splitlines()
-    flows = table.select(reading.entries(pins, LIVE), "live")
-    assert sorted(map(json.loads, lines), key=str) == sorted(map(table.to_dict, flows), key=str)
+    flows = reading.flows(pins, "live")
+    assert sorted(map(json.loads, lines), key=str) == sorted(map(to_dict, flows), key=str)
 
 
 @needs_bpf

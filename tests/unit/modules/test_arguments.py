@@ -13,8 +13,8 @@ import yaml
 from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import agent_files
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel import spec as spec_module
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrack import (
+    flow,
     reading,
-    table,
 )
 
 MODULES = (
@@ -177,7 +177,7 @@ def test_documented_ranges_are_the_specs(checkout: Path) -> None:
 
 def test_states_of_flows_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     states = argument_spec("conntrack_info", monkeypatch)["states"]
-    assert list(reading.MAPS) == states["choices"] == [table.LIVE_STATE, table.CLOSED_STATE]
+    assert list(reading.MAPS) == states["choices"] == [flow.LIVE_STATE, flow.CLOSED_STATE]
 
 
 def test_one_version_everywhere(checkout: Path) -> None:

@@ -135,6 +135,8 @@ def test_either_direction_is_found_live_or_closed(
     assert (ends(found.orig), ends(found.reply)) == (flow.orig, flow.reply)
     assert (found.state, found.protocol, found.netns) == (state, protocol, flow.netns)
     assert found.family == ("ipv6" if ":" in flow.orig[0] else "ipv4")
+    assert (found.closed_seconds_ago > 0) is (state == "closed")
+    assert not found.netns_gone
 
 
 @needs_bpf

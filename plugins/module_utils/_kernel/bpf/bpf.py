@@ -14,10 +14,31 @@ import ctypes
 import os
 import resource
 import struct
-from contextlib import contextmanager
 from typing import Iterable, Iterator, NamedTuple
 
-from .libc import syscall
+from .calls import (
+    BPFFS_MAGIC,
+    RDONLY,
+    Pointers,
+    call,
+    closing,
+    map_lookup,
+    obj_get,
+    obj_pin,
+)
+
+# Those of `calls` are given on
+__all__ = [
+    "BPFFS_MAGIC",
+    "RDONLY",
+    "Pointers",
+    "call",
+    "closing",
+    "map_lookup",
+    "obj_get",
+    "obj_pin",
+]
+
 
 # enum bpf_cmd
 MAP_CREATE = 0
@@ -60,34 +81,8 @@ PERF_EVENT = 41
 ANY = 0
 NOEXIST = 1
 EXIST = 2
-RDONLY = 1 << 3
 
-BPFFS_MAGIC = 0xCAFE4A11
 ENOENT, E2BIG, EINVAL, ENOSPC = 2, 7, 22, 28
-
-
-class _Pointers:
-    """Keeps the buffers alive whose addresses stand in an attribute."""
-
-    def __init__(self) -> None:
-        self._kept: list[object] = []
-
-    def to(self, data: bytes | ctypes.Array[ctypes.c_char] | None) -> int:
-        if data is None:
-            return 0
-        buffer = ctypes.create_string_buffer(data, len(data)) if isinstance(data, bytes) else data
-        self._kept.append(buffer)
-        return ctypes.addressof(buffer)
-
-
-def call(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """One bpf(2) call; a ctypes buffer comes back as the kernel changed it."""
-    buffer = (
-        ctypes.create_string_buffer(attributes, len(attributes))
-        if isinstance(attributes, bytes)
-        else attributes
-    )
-    return syscall("bpf", ctypes.c_int(command), buffer, ctypes.c_uint(len(buffer)))
 
 
 def raise_memlock() -> None:
@@ -102,30 +97,7 @@ def raise_memlock() -> None:
         return
 
 
-@contextmanager
-def closing(fd: int) -> Iterator[int]:
-    """Closes `fd` on the way out."""
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 # --- objects: pins, ids, information ----------------------------------------------------------
-
-
-def obj_get(path: str, flags: int = 0) -> int:
-    """Opens a pin."""
-    pointers = _Pointers()
-    name = pointers.to(os.fsencode(path) + b"\0")
-    return call(OBJ_GET, struct.pack("=QII", name, 0, flags))
-
-
-def obj_pin(fd: int, path: str) -> None:
-    """Pins an open map, program or link in a bpf file system."""
-    pointers = _Pointers()
-    name = pointers.to(os.fsencode(path) + b"\0")
-    call(OBJ_PIN, struct.pack("=QII", name, fd, 0))
 
 
 def fd_by_id(command: int, object_id: int) -> int:
@@ -149,7 +121,7 @@ def ids(command: int) -> Iterator[int]:
 
 
 def _info(fd: int, size: int, preset: bytes = b"") -> bytes:
-    pointers = _Pointers()
+    pointers = Pointers()
     buffer = ctypes.create_string_buffer(preset, size)
     call(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, pointers.to(buffer)))
     return buffer.raw
@@ -281,28 +253,9 @@ def map_create(
     )
 
 
-def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
-    """The value of `key`, None where there is none.
-
-    For a per-CPU map `value_size` is 8-byte aligned size times the number of possible CPUs.
-    """
-    pointers = _Pointers()
-    value = ctypes.create_string_buffer(value_size)
-    try:
-        call(
-            MAP_LOOKUP_ELEM,
-            struct.pack("=IxxxxQQQ", fd, pointers.to(key), pointers.to(value), 0),
-        )
-    except OSError as exc:
-        if exc.errno == ENOENT:
-            return None
-        raise
-    return value.raw
-
-
 def map_update(fd: int, key: bytes, value: bytes, flags: int = ANY) -> None:
     """Writes a value."""
-    pointers = _Pointers()
+    pointers = Pointers()
     call(
         MAP_UPDATE_ELEM,
         struct.pack("=IxxxxQQQ", fd, pointers.to(key), pointers.to(value), flags),
@@ -311,7 +264,7 @@ def map_update(fd: int, key: bytes, value: bytes, flags: int = ANY) -> None:
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Removes a key; says whether it was there."""
-    pointers = _Pointers()
+    pointers = Pointers()
     try:
         call(MAP_DELETE_ELEM, struct.pack("=IxxxxQQQ", fd, pointers.to(key), 0, 0))
     except OSError as exc:
@@ -412,7 +365,7 @@ def map_batches(fd: int, info: MapInfo, count: int = 8192) -> Iterator[tuple[byt
 def _one_by_one(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
     key: bytes | None = None
     while True:
-        pointers = _Pointers()
+        pointers = Pointers()
         following = ctypes.create_string_buffer(info.key_size)
         try:
             call(
@@ -465,7 +418,7 @@ def attach_tracing(program_fd: int) -> int:
 
 def iterator_link(program_fd: int, map_fd: int) -> int:
     """Binds an iterator program to a map (5.9); a pin of the link is a file that can be read."""
-    pointers = _Pointers()
+    pointers = Pointers()
     target = struct.pack("=I", map_fd)
     return call(
         LINK_CREATE,
@@ -520,7 +473,7 @@ def prog_load(
     attach_btf_obj_fd: int = 0,
 ) -> int:
     """Loads a small program; nothing of it stays once the descriptor is closed."""
-    pointers = _Pointers()
+    pointers = Pointers()
     attributes = bytearray(128)
     struct.pack_into(
         "=IIQQ",

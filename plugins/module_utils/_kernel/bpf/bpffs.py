@@ -11,11 +11,15 @@ forwards; before that it is taken back.
 from __future__ import annotations
 
 import os
-from typing import Collection, Mapping
 
 from ..errors import LoaderError
-from . import bpf
+from . import calls
+from .calls import BPFFS_MAGIC, RDONLY
 from .libc import filesystem_magic
+
+TYPE_CHECKING = False  # typing's own costs a look-up more than all the rest
+if TYPE_CHECKING:
+    from typing import Collection, Mapping
 
 MOUNT = "/sys/fs/bpf"
 # The tracker of this host
@@ -23,6 +27,32 @@ FOLDER = f"{MOUNT}/btfleet"
 RECORD = "loaded"
 # A pin that waits for its place
 STAGED = "new_"
+# The host's file system, from a mount namespace of another kind
+_HOST = "/proc/1/root"
+
+
+def host_folder() -> str:
+    """Return where the tracker of this host is pinned, as seen from here.
+
+    A mount namespace may have a /sys of its own without the bpf file system, as `ip netns exec`
+    makes it: then the tracker is reached through process 1, by whoever may.
+    """
+    if not os.path.isdir(FOLDER) and os.path.isdir(_HOST + FOLDER):
+        return _HOST + FOLDER
+    return FOLDER
+
+
+def why_out_of_sight() -> str | None:
+    """Return why a tracker that is loaded would not be seen from here, None if it would."""
+    try:
+        if filesystem_magic(MOUNT) == BPFFS_MAGIC:
+            return None
+    except OSError:
+        pass
+    return (
+        f"no bpf file system is at {MOUNT}: load a tracker first, or, where a container or another "
+        "mount namespace hides the host's, run it outside of that"
+    )
 
 
 def check_mounted(mount: str = MOUNT) -> None:
@@ -31,7 +61,12 @@ def check_mounted(mount: str = MOUNT) -> None:
         magic = filesystem_magic(mount)
     except OSError as exc:
         raise LoaderError(f"{mount} cannot be read ({exc.strerror}): mount bpffs there") from None
-    if magic != bpf.BPFFS_MAGIC:
+    if magic != BPFFS_MAGIC:
+        if mount == MOUNT and os.path.isdir(_HOST + FOLDER):
+            raise LoaderError(
+                f"no bpf file system at {mount} here, and the host has one: run it outside of this "
+                "mount namespace (`nsenter --mount=/proc/1/ns/mnt …`)"
+            )
         raise LoaderError(
             f"no bpf file system at {mount} (found type {magic:#x}): "
             f"run `mount -t bpf bpf {mount}`, and enable sys-fs-bpf.mount for the next boot"
@@ -41,8 +76,8 @@ def check_mounted(mount: str = MOUNT) -> None:
 class Pins:
     """The pins of one tracker: a flat folder of maps, links and the record."""
 
-    def __init__(self, folder: str = FOLDER, record: str = RECORD) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | None = None, record: str = RECORD) -> None:
+        self.folder = folder or host_folder()
         self.record = record
 
     def path(self, name: str) -> str:
@@ -59,14 +94,17 @@ class Pins:
     def open(self, name: str, flags: int = 0) -> int | None:
         """The descriptor of a pin, None if it is not there."""
         try:
-            return bpf.obj_get(self.path(name), flags)
+            return calls.obj_get(self.path(name), flags)
         except FileNotFoundError:
             return None
 
     def open_map(self, name: str) -> int:
         """A read-only descriptor of a map; raises LoaderError if no tracker is loaded."""
-        fd = self.open(name, bpf.RDONLY)
+        fd = self.open(name, RDONLY)
         if fd is None:
+            out_of_sight = why_out_of_sight()
+            if out_of_sight and self.folder == FOLDER:
+                raise LoaderError(out_of_sight)
             raise LoaderError(
                 f"no tracker is loaded ({self.path(name)} is missing): load one first "
                 "(`btfleet load`, or the playbook btfleet.conntrack.rollout)"
@@ -103,7 +141,7 @@ class Pins:
         names = [*(name for name in descriptors if name != self.record), self.record]
         for name in names:
             try:
-                bpf.obj_pin(descriptors[name], self.path(STAGED + name))
+                calls.obj_pin(descriptors[name], self.path(STAGED + name))
             except OSError as exc:
                 self.take_back()
                 reason = exc.strerror

@@ -9,26 +9,41 @@ import struct
 from typing import NamedTuple
 
 from ..bpf import bpf
+from .entry import (
+    CLOSED,
+    COUNTERS_MAP,
+    FLAG_ORIG,
+    FLAG_SEEDED,
+    FLAGS_OFFSET,
+    GENERATION_OFFSET,
+    KEY,
+    LIVE,
+    NETNS_ENDED,
+    NETNS_KEY,
+    NETNS_VALUE,
+    VALUE,
+)
 
-LIVE = "conntrack_live"
-CLOSED = "conntrack_closed"
-COUNTERS_MAP = "counters"
-# When the last namespace ended that had an inode number; see bpf/conntrack.h on how to read entries
-NETNS_ENDED = "netns_ended"
+# Those of `entry` are given on
+__all__ = [
+    "CLOSED",
+    "COUNTERS_MAP",
+    "FLAGS_OFFSET",
+    "FLAG_ORIG",
+    "FLAG_SEEDED",
+    "GENERATION_OFFSET",
+    "KEY",
+    "LIVE",
+    "NETNS_ENDED",
+    "NETNS_KEY",
+    "NETNS_VALUE",
+    "VALUE",
+]
+
 NETNS_ENDED_ENTRIES = 16384
-NETNS_KEY, NETNS_VALUE = struct.Struct("=I"), struct.Struct("=Q")
 
-# struct conntrack_key: netns, zone, family, protocol, saddr, daddr, sport, dport
-KEY = struct.Struct("=IHBB16s16sHH")
-# struct conntrack_value: ct, created, closed, saddr, daddr, sport, dport, zone, flags, generation
-VALUE = struct.Struct("=QQQ16s16sHHHBB")
-FLAGS_OFFSET = 62
-GENERATION_OFFSET = 63
 # struct conntrack_load: copy_since_ns, stale_before_ns, generation
 LOAD = struct.Struct("=QQQ")
-
-FLAG_ORIG = 1
-FLAG_SEEDED = 2
 
 # enum conntrack_counter, in order
 COUNTERS = (

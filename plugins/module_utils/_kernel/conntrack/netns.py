@@ -16,6 +16,19 @@ def own() -> int:
     return os.stat(_OWN).st_ino
 
 
+def root() -> int:
+    """Return the number of the host's namespace; the caller's where that cannot be told."""
+    try:
+        return os.stat("/proc/1/ns/net").st_ino
+    except OSError:
+        return own()
+
+
+def is_in_use(number: int) -> bool:
+    """Return whether a namespace has this number now, as far as names and our own say."""
+    return number in (own(), root()) or number in names()
+
+
 def is_number_of(opened: os.stat_result, number: int) -> bool:
     """Return whether a file is the namespace of that number: other files have numbers as well."""
     return opened.st_ino == number and opened.st_dev == os.stat(_OWN).st_dev

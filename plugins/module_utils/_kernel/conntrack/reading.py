@@ -14,10 +14,13 @@ from typing import Iterator
 
 from ..bpf import bpf
 from ..bpf.bpffs import Pins
+from . import json_lines as json_lines_of
 from . import table
-from .layout import CLOSED, KEY, LIVE, VALUE
+from .entry import CLOSED, KEY, LIVE, NETNS_ENDED, NETNS_KEY, NETNS_VALUE, VALUE
+from .flow import CLOSED_STATE, LIVE_STATE, Flow
+from .table import Filter
 
-MAPS = {table.LIVE_STATE: LIVE, table.CLOSED_STATE: CLOSED}
+MAPS = {LIVE_STATE: LIVE, CLOSED_STATE: CLOSED}
 # Pins of the iterators, each by the map that it walks: as lines of JSON, and as raw entries
 DUMPS = {LIVE: "dump_live", CLOSED: "dump_closed"}
 ENTRIES = {LIVE: "entries_live", CLOSED: "entries_closed"}
@@ -58,14 +61,30 @@ def fill(pins: Pins, name: str) -> int:
         return bpf.map_fill(fd, bpf.map_info(fd))
 
 
+def ended(pins: Pins) -> dict[int, int]:
+    """When (ns) the last namespace ended that had a number, for those that one has had."""
+    fd = pins.open(NETNS_ENDED, bpf.RDONLY)
+    if fd is None:  # as an older release has loaded it
+        return {}
+    entries = _map_entries(fd)
+    return {NETNS_KEY.unpack(key)[0]: NETNS_VALUE.unpack(value)[0] for key, value in entries}
+
+
+def flows(pins: Pins, state: str, wanted: Filter | None = None) -> Iterator[Flow]:
+    """The flows of a state that `wanted` lets through; raises LoaderError if none is loaded."""
+    return table.select(entries(pins, MAPS[state]), state, wanted, ended(pins))
+
+
 def json_lines(pins: Pins, state: str) -> Iterator[bytes]:
     """All flows of a state as JSON objects, a line each, many lines at a time."""
-    pieces = _read_pin(pins, DUMPS[MAPS[state]])
+    name = MAPS[state]
+    gone = ended(pins)
+    pieces = _read_pin(pins, ENTRIES[name])
     if pieces is not None:
-        return pieces
-    return _map_lines(pins.open_map(MAPS[state]), state)
+        return json_lines_of.of_pieces(pieces, state, gone)
+    return _map_lines(pins.open_map(name), state, gone)
 
 
-def _map_lines(fd: int, state: str) -> Iterator[bytes]:
+def _map_lines(fd: int, state: str, gone: dict[int, int]) -> Iterator[bytes]:
     with bpf.closing(fd):
-        yield from table.json_lines(fd, state)
+        yield from json_lines_of.of_map(fd, state, gone)

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Mapping
 
 from ..backends import held_links
 from ..backends.netlink import pulse
 from ..backends.netlink.pulse import Pulse
 from ..bpf import bpf
-from ..bpf.bpffs import FOLDER, RECORD, STAGED, Pins
+from ..bpf.bpffs import RECORD, STAGED, Pins, host_folder
 from ..conntrack import record_map
 from ..conntrack.layout import SHAPES
 from ..host.modules import MODULE, module_number
@@ -44,7 +44,7 @@ class Loaded:
 class Active:
     """The tracker that is active on this host. The paths are fixed but for tests."""
 
-    folder: str = FOLDER
+    folder: str = field(default_factory=host_folder)
     holder_path: str = held_links.SOCKET
     lock_path: str = lock.LOCK
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of a look-up without argparse, whose import costs more than the look-up.
+
+Whatever is not understood here (help, abbreviations, mistakes) is left to argparse.
+"""
+
+from __future__ import annotations
+
+_LOOKUP = ["conntrack", "lookup"]
+
+
+class Options:
+    """What `btfleet.cli` gives a look-up, too."""
+
+    run = "lookup_command"
+
+    def __init__(self, source: str, destination: str) -> None:
+        self.source = source
+        self.destination = destination
+        self.protocol = "tcp"
+        self.netns: str | None = None
+        self.zone = 0
+        self.json = False
+
+
+def parse(arguments: list[str]) -> Options | None:
+    """Return the options of a look-up, None for anything else."""
+    if arguments[:2] != _LOOKUP:
+        return None
+    ends: list[str] = []
+    given: dict[str, str] = {}
+    words = iter(arguments[2:])
+    for word in words:
+        if word == "--json":
+            given[word] = ""
+        elif word in ("--protocol", "--netns", "--zone"):
+            given[word] = next(words, "-")
+        elif word.startswith("-"):
+            return None
+        else:
+            ends.append(word)
+    zone = given.get("--zone", "0")
+    is_number = zone.isascii() and zone.isdigit() and len(zone) < 10
+    if len(ends) != 2 or not is_number or any(text[:1] == "-" for text in given.values()):
+        return None
+    options = Options(*ends)
+    options.protocol = given.get("--protocol", options.protocol)
+    options.netns = given.get("--netns")
+    options.zone = int(zone)
+    options.json = "--json" in given
+    return options

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A look-up starts without what costs more than the look-up, and means what argparse means."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from btfleet import cli, quick
+from hypothesis import given
+from hypothesis import strategies as st
+
+_WORDS = st.sampled_from(
+    [
+        *(
+            "--json",
+            "--netns",
+            "--protocol",
+            "--zone",
+            "--zon",
+            "--zone=3",
+            "--help",
+            "-h",
+            "--",
+            "-1",
+        ),
+        *("10.0.0.2:1", "[fd00::1]:2", "udp", "blue", "7", "", "0007", " 7", "1_0", "²", "-"),
+    ]
+)
+# What a look-up imports beyond what Python does at its start; each costs time at each call
+_MODULES = 32
+_DEAR = {
+    "argparse",
+    "typing",
+    "re",
+    "json",
+    "socket",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "enum",
+}
+
+
+@given(st.lists(_WORDS, max_size=7))
+def test_it_means_what_argparse_means_or_leaves_it_to_argparse(words: list[str]) -> None:
+    arguments = ["conntrack", "lookup", *words]
+    found = quick.parse(arguments)
+    if found is not None:
+        expected = vars(cli._parser().parse_args(arguments))
+        assert {**vars(found), "run": found.run} == expected
+
+
+@pytest.mark.parametrize(
+    "words", [["--json"], ["--protocol", "udp"], ["--zone", "7", "--netns", "blue"], []]
+)
+def test_what_is_well_formed_needs_no_argparse(words: list[str]) -> None:
+    assert quick.parse(["conntrack", "lookup", *words, "10.0.0.2:1", "10.0.0.3:2"]) is not None
+
+
+@pytest.mark.parametrize("arguments", [[], ["status"], ["conntrack"], ["conntrack", "dump"]])
+def test_other_commands_are_left_to_argparse(arguments: list[str]) -> None:
+    assert quick.parse(arguments) is None
+
+
+def test_a_look_up_imports_little(checkout: Path) -> None:
+    program = (
+        f"import sys; before = set(sys.modules); sys.path.insert(0, {str(checkout / 'agent')!r})\n"
+        "from btfleet.cli import main\n"
+        "code = main(['conntrack', 'lookup', '10.0.0.2:1', '10.0.0.3:2'])\n"
+        "print(code, *sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", program], capture_output=True, text=True, check=True
+    )
+    code, *modules = done.stdout.splitlines()[-1].split()
+    # Whether a tracker is loaded here or not, all is imported by then
+    assert code in ("1", "3"), done.stderr
+    assert "btfleet._kernel.conntrack.lookup" in modules
+    assert not _DEAR & set(modules)
+    assert len(modules) <= _MODULES, modules
