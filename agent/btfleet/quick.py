@@ -34,18 +34,22 @@ def parse(arguments: list[str]) -> Options | None:
         if word == "--json":
             given[word] = ""
         elif word in ("--protocol", "--netns", "--zone"):
-            given[word] = next(words, "-")
+            given[word] = value = next(words, "-")
+            if value.startswith("-") or (word == "--zone" and not _is_number(value)):
+                return None
         elif word.startswith("-"):
             return None
         else:
             ends.append(word)
-    zone = given.get("--zone", "0")
-    is_number = zone.isascii() and zone.isdigit() and len(zone) < 10
-    if len(ends) != 2 or not is_number or any(text[:1] == "-" for text in given.values()):
+    if len(ends) != 2:
         return None
     options = Options(*ends)
     options.protocol = given.get("--protocol", options.protocol)
     options.netns = given.get("--netns")
-    options.zone = int(zone)
+    options.zone = int(given.get("--zone", "0"))
     options.json = "--json" in given
     return options
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10

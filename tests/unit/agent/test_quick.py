@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from btfleet import cli, quick
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 _WORDS = st.sampled_from(
@@ -44,6 +44,9 @@ _DEAR = {
 }
 
 
+@settings(max_examples=1000)
+@example(["1:1", "--netns", "--json", "--netns", "blue", "1:1"])
+@example(["1:1", "--zone", "x", "--zone", "7", "1:1"])
 @given(st.lists(_WORDS, max_size=7))
 def test_it_means_what_argparse_means_or_leaves_it_to_argparse(words: list[str]) -> None:
     arguments = ["conntrack", "lookup", *words]
