@@ -197,7 +197,7 @@ def test_a_symbol_of_a_module_that_is_not_loaded_yet_is_open(
 ) -> None:
     states = {modules.MODULE: module, modules.NETLINK_MODULE: netlink}
     monkeypatch.setattr(facts, "module_state", lambda name: states[name])
-    monkeypatch.setattr(symbols, "read", lambda: dict.fromkeys(symbols.WANTED))
+    monkeypatch.setattr(symbols, "read", lambda: b"")
     probes: dict[str, facts.Probe] = {}
     facts._symbols(probes)
     assert probes[f"symbol:{symbols.DELETE}"].value == expected

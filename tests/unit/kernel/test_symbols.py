@@ -23,6 +23,8 @@ def find(text: str, name: str = "nf_ct_delete") -> str | None:
         ("0 t nf_ct_delete.isra.12\t[nf_conntrack]\n", "nf_ct_delete.isra.12"),
         ("0 t nf_ct_delete.constprop.0.isra.0\n", "nf_ct_delete.constprop.0.isra.0"),
         ("0 t nf_ct_delete.isra.0", "nf_ct_delete.isra.0"),
+        ("0 t nf_ct_delete.llvm.1234567890123456789\n", "nf_ct_delete.llvm.1234567890123456789"),
+        ("0 t nf_ct_delete.llvm.12\t[nf_conntrack]\n", "nf_ct_delete.llvm.12"),
     ],
 )
 def test_a_whole_function_is_found(text: str, expected: str) -> None:
@@ -53,6 +55,33 @@ def test_the_plain_name_wins_over_a_copy_before_it() -> None:
     assert find(text) == "nf_ct_delete"
 
 
+def test_the_function_under_another_name_wins_over_a_copy_before_it() -> None:
+    text = "0 t nf_ct_delete.constprop.0\n1 t nf_ct_delete.llvm.77\n"
+    assert find(text) == "nf_ct_delete.llvm.77"
+
+
+@pytest.mark.parametrize(
+    ("text", "doubt"),
+    [
+        ("0 t f\n", None),
+        ("0 t f.llvm.7\n", None),
+        ("0 t f\n0 t f.cold\n0 t f.constprop.0\n", None),
+        ("0 t g.part.0\n", None),
+        ("0 t f.constprop.0\n", "a copy of the compiler's, whose arguments may be others"),
+        ("0 t f.isra.0.llvm.7\n", "a copy of the compiler's, whose arguments may be others"),
+        ("0 t f.part.0\n0 t f\n", "its beginning is inlined in some callers, which go past it"),
+        (
+            "0 t f\n0 t f.isra.0.part.1\n",
+            "its beginning is inlined in some callers, which go past it",
+        ),
+    ],
+)
+def test_what_a_name_does_not_tell_is_said(text: str, doubt: str | None) -> None:
+    raw = text.encode()
+    found = symbols.doubts(raw, symbols.find(raw, ("f", "g")))
+    assert found == ({"f": doubt} if doubt else {})
+
+
 def test_a_copy_wins_over_pieces_before_it() -> None:
     text = "0 t nf_ct_delete.isra.0.cold\n1 t nf_ct_delete.part.0\n2 t nf_ct_delete.isra.0\n"
     assert find(text) == "nf_ct_delete.isra.0"
@@ -79,9 +108,10 @@ def test_the_answer_is_a_name_of_the_table(text: str) -> None:
 def test_this_machine_agrees_with_a_reading_line_by_line() -> None:
     with open("/proc/kallsyms", encoding="ascii") as stream:
         names = {line.split()[2] for line in stream}
-    for name, found in symbols.read().items():
+    for name, found in symbols.find(symbols.read()).items():
         if name in names:
             assert found == name
         else:
-            clones = {n for n in names if n.startswith((f"{name}.constprop.", f"{name}.isra."))}
+            kinds = (f"{name}.constprop.", f"{name}.isra.", f"{name}.llvm.")
+            clones = {n for n in names if n.startswith(kinds)}
             assert found in clones | {None}

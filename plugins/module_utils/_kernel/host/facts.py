@@ -160,18 +160,21 @@ def _errno_name(exc: OSError) -> str:
 
 def _symbols(probes: dict[str, Probe]) -> dict[str, str | None]:
     try:
-        found = symbols.read()
+        text = symbols.read()
     except OSError as exc:
         found = dict.fromkeys(symbols.WANTED)
         evidence = f"/proc/kallsyms: {_errno_name(exc)}"
         for name in symbols.WANTED:
             probes[f"symbol:{name}"] = Probe(INCONCLUSIVE, evidence)
         return found
+    found = symbols.find(text)
+    doubts = symbols.doubts(text, found)
     # Without the module its symbols are nowhere to be seen, which says nothing about them
     waiting = module_state(MODULE) == "available"
     for name, real in found.items():
         if real:
-            probes[f"symbol:{name}"] = Probe(YES, f"/proc/kallsyms has {real}")
+            doubt = f" ({doubts[name]})" if name in doubts else ""
+            probes[f"symbol:{name}"] = Probe(YES, f"/proc/kallsyms has {real}{doubt}")
         elif waiting and name != symbols.DETACH_DEADLOCK:
             probes[f"symbol:{name}"] = Probe(INCONCLUSIVE, f"{MODULE} is not loaded yet")
         elif name == symbols.SEED and module_state(NETLINK_MODULE) == "available":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from typing import Iterator, Mapping
 
 INSERT = "__nf_conntrack_hash_insert"
 # Linux 5.19 and newer
@@ -28,34 +29,59 @@ DELETES = (DELETE, REMOVE_EXPECTATIONS)
 ATTACHED = (INSERT, *DELETES, CONFIRM, CHECK_INSERT, NETNS_END)
 WANTED = (*ATTACHED, SEED, DETACH_DEADLOCK)
 
-# gcc copies of a function for some callers; .part and .cold, also of a copy, hold only pieces
-_CLONE = re.compile(rb"(?:\.(?:constprop|isra)\.\d+)+(?=[\t\n]|$)")
+# What compilers append. LLVM's ThinLTO: the same function, made visible to other files. gcc: a copy
+# for some callers, which may lack arguments, so that the others are not where they were. .part and
+# .cold, also of a copy, hold only pieces
+_PLAIN = re.compile(rb"(?=[\t\n]|$)")
+_RENAMED = re.compile(rb"\.llvm\.\d+(?=[\t\n]|$)")
+_COPY = re.compile(rb"(?:\.(?:constprop|isra|llvm)\.\d+)+(?=[\t\n]|$)")
+_PIECE = re.compile(rb"(?:\.(?:constprop|isra)\.\d+)*\.part\.\d+(?=[\t\n]|$)")
 
 
 def find(kallsyms: bytes, names: tuple[str, ...] = WANTED) -> dict[str, str | None]:
     """The real name of each symbol in the text of /proc/kallsyms, None where it is missing.
 
-    The plain name is preferred to a clone (NAME.constprop.0, NAME.isra.0).
+    The plain name is preferred to NAME.llvm.12, and that to a copy (NAME.constprop.0, NAME.isra.0).
     """
     return {name: _find_one(kallsyms, name.encode()) for name in names}
 
 
 def _find_one(kallsyms: bytes, name: bytes) -> str | None:
-    clone = None
+    renamed = copy = None
+    for end in _suffixes(kallsyms, name):
+        if _PLAIN.match(kallsyms, end):
+            return name.decode()
+        renamed = renamed or _RENAMED.match(kallsyms, end)
+        copy = copy or _COPY.match(kallsyms, end)
+    found = renamed or copy
+    return (name + found.group()).decode() if found else None
+
+
+def _suffixes(kallsyms: bytes, name: bytes) -> Iterator[int]:
+    """Where the names that begin with `name` go on."""
     position = kallsyms.find(b" " + name)
     while position >= 0:
-        end = position + 1 + len(name)
-        following = kallsyms[end : end + 1]
-        if following in (b"\n", b"\t", b""):
-            return name.decode()
-        suffix = None if clone else _CLONE.match(kallsyms, end)
-        if suffix:
-            clone = (name + suffix.group()).decode()
-        position = kallsyms.find(b" " + name, end)
-    return clone
+        yield position + 1 + len(name)
+        position = kallsyms.find(b" " + name, position + 1)
 
 
-def read() -> dict[str, str | None]:
-    """The same from the running kernel; raises OSError if /proc/kallsyms cannot be read."""
+def doubts(kallsyms: bytes, found: Mapping[str, str | None]) -> dict[str, str]:
+    """What a name alone does not tell of functions that are there: by name, one text each.
+
+    Whether a program on them sees what it should, only flows tell.
+    """
+    result = {}
+    for name, real in found.items():
+        if real is None:
+            continue
+        if ".constprop." in real or ".isra." in real:
+            result[name] = "a copy of the compiler's, whose arguments may be others"
+        elif any(_PIECE.match(kallsyms, end) for end in _suffixes(kallsyms, name.encode())):
+            result[name] = "its beginning is inlined in some callers, which go past it"
+    return result
+
+
+def read() -> bytes:
+    """The text of /proc/kallsyms; raises OSError if it cannot be read."""
     with open("/proc/kallsyms", "rb") as stream:
-        return find(stream.read())
+        return stream.read()
