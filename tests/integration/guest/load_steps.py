@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fails a load at each of its steps, by an error and by a kill, and looks at what is left.
 
-    python3 -m guest.load_steps [--tiers core/kprobe netlink ...]
+    python3 -m guest.load_steps [--changes nothing:core/kprobe core/kprobe:netlink ...]
 
 From each tier to the same one with other sizes, and to the next one. Whatever a load fails at, the
 former tracker is active after it, or the new one, and works; the message says which; and the next
@@ -36,6 +36,7 @@ from btfleet._kernel.errors import LoadUnfinished, TrackerError
 from btfleet._kernel.host.facts import gather
 from btfleet._kernel.host.support import assess
 from btfleet._kernel.loader import access
+from btfleet._kernel.loader import load as load_module
 from btfleet._kernel.loader.load import Tracker
 from btfleet._kernel.loader.state import Active
 from btfleet._kernel.spec import TIERS, Spec
@@ -68,6 +69,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
 )
 KEPT = "the tracker that ran before keeps running"
 NOTHING = "nothing was loaded"
+NONE = "nothing"
 PATIENCE = 30.0
 
 
@@ -254,40 +256,46 @@ def rounds(
             if result.at is None:
                 break
             step += 1
+            if former is not None and former.tiers == spec.tiers:
+                former, spec = spec, former  # the one is active by now, and the steps are the same
 
 
-def transitions(tiers: list[str]) -> Iterator[tuple[str | None, str]]:
+def changes(tiers: list[str]) -> list[str]:
     """From nothing to the first, from each to itself, and from each to the next."""
-    yield None, tiers[0]
+    found = [f"{NONE}:{tiers[0]}"]
     for number, tier in enumerate(tiers):
-        yield tier, tier
-        if len(tiers) > 1:
-            yield tier, tiers[(number + 1) % len(tiers)]
+        following = tiers[(number + 1) % len(tiers)]
+        found += [f"{tier}:{other}" for other in dict.fromkeys((tier, following))]
+    return found
 
 
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiers", nargs="+", choices=TIERS, default=TIERS)
+    parser.add_argument("--changes", nargs="+", help=f"as {NONE}:netlink; else all of this host")
     options = parser.parse_args()
     given = json.loads(SPEC_FILE.read_text())
     facts = gather(given.get("btf_path"))
-    tiers = [tier for tier in options.tiers if assess(facts, (tier,)).supported]
+    # They stay the same, and take the most of a load
+    load_module.gather = lambda _path=None: facts  # type: ignore[attr-defined, assignment]
     keeper_unit.hand_over = lambda: None  # the unit's process would load what the file says
+    possible = [tier for tier in TIERS if assess(facts, (tier,)).supported]
     tracker = Tracker()
     try:
-        for before, after in transitions(tiers):
-            first = Spec.from_dict({**given, "tiers": [before or after]})
+        for change in options.changes or changes(possible):
+            before, after = change.split(":")
+            first = Spec.from_dict({**given, "tiers": [after if before == NONE else before]})
             entries = first.max_entries // 2
             spec = dataclasses.replace(
                 first, tiers=(after,), max_entries=entries, closed_entries=entries
             )
             seen: Counter[str] = Counter()
-            for fault, result in rounds(tracker, first if before else None, spec):
+            for fault, result in rounds(tracker, None if before == NONE else first, spec):
                 seen[("kill" if fault.kills else "error") + f" at {result.at}"] += 1
-            print(json.dumps({"from": before, "to": after, "steps": seen}), flush=True)
+                print(change, fault, result, file=sys.stderr, flush=True)
+            print(json.dumps({"change": change, "steps": seen}), flush=True)
     except GuestError as exc:
-        print(f"{before} to {after}: {exc}", file=sys.stderr)
+        print(f"{change}: {exc}", file=sys.stderr)
         return 1
     finally:
         tracker.unload()
