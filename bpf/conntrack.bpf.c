@@ -21,6 +21,8 @@
 #define IPPROTO_UDP 17
 #define IPPROTO_ICMPV6 58
 
+#define CLONE_NEWNET 0x40000000
+
 /* enum ip_conntrack_dir; and the NF_CT_ZONE_DIR_* bits, one per direction */
 #define DIR_ORIGINAL 0
 #define DIR_REPLY 1
@@ -41,6 +43,9 @@ const volatile __u8 tcpv6_enabled = 1;
 const volatile __u8 udpv6_enabled = 1;
 /* Written by user space before each step of a load. */
 struct conntrack_load load_step = { .generation = 1 };
+
+/* Whether conntrack_closed may hold anything. */
+__u64 has_closed;
 
 const char object_license[] SEC("license") = "GPL";
 /* Read by user space before it hands the file to libbpf, which passes over this section. */
@@ -258,16 +263,25 @@ static __always_inline void count_failed_write(int err)
 
 /*
  * A flow that is not stored must not be answered by an older one with one of its tuples. Live
- * entries need no look: a tuple is free only when its former owner has left conntrack_live.
+ * entries need no look: a tuple is free only when its former owner has left conntrack_live. Two
+ * look-ups cost more than all the rest, so hosts where nothing was ever closed are spared them.
  */
-static __noinline int forget_closed(const struct flow *flow)
+static __noinline int forget_closed(const struct copy *copy)
 {
-	bool is_there = bpf_map_lookup_elem(&conntrack_closed, &flow->orig);
+	struct flow flow;
+	bool is_there;
 
+	if (!has_closed)
+		return 0;
+	if (fill_keys(&flow, copy)) {
+		count(COUNTER_INSERT_READ_FAILED);
+		return 0;
+	}
+	is_there = bpf_map_lookup_elem(&conntrack_closed, &flow.orig);
 	if (is_there)
-		bpf_map_delete_elem(&conntrack_closed, &flow->orig);
-	if (bpf_map_lookup_elem(&conntrack_closed, &flow->reply)) {
-		bpf_map_delete_elem(&conntrack_closed, &flow->reply);
+		bpf_map_delete_elem(&conntrack_closed, &flow.orig);
+	if (bpf_map_lookup_elem(&conntrack_closed, &flow.reply)) {
+		bpf_map_delete_elem(&conntrack_closed, &flow.reply);
 		is_there = true;
 	}
 	if (is_there)
@@ -283,17 +297,21 @@ static __noinline int on_insert(const struct nf_conn *ct)
 	int err;
 
 	count(COUNTER_INSERT_HITS);
-	if (copy_flow(&copy, ct) || fill_keys(&flow, &copy)) {
+	if (copy_flow(&copy, ct)) {
 		count(COUNTER_INSERT_READ_FAILED);
 		return 0;
 	}
 	if (!is_translated(&copy)) {
 		count(COUNTER_INSERT_UNTRANSLATED);
-		return forget_closed(&flow);
+		return forget_closed(&copy);
+	}
+	if (fill_keys(&flow, &copy)) {
+		count(COUNTER_INSERT_READ_FAILED);
+		return 0;
 	}
 	if (!is_enabled(&flow.orig)) {
 		count(COUNTER_INSERT_DISABLED);
-		return forget_closed(&flow);
+		return forget_closed(&copy);
 	}
 	value.ct = (__u64)ct;
 	value.created_ns = bpf_ktime_get_ns();
@@ -323,6 +341,8 @@ static __always_inline enum removal move_to_closed(const struct conntrack_key *k
 	value.closed_ns = now;
 	if (bpf_map_update_elem(&conntrack_closed, key, &value, BPF_ANY))
 		count(COUNTER_CLOSED_UPDATE_FAILED);
+	/* After the entry: who resets this looks for entries then */
+	has_closed = 1;
 	bpf_map_delete_elem(&conntrack_live, key);
 	return REMOVED;
 }
@@ -489,7 +509,7 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 		return 0;
 	}
 	if (!is_translated(&copy) || !is_enabled(&flow.orig))
-		return forget_closed(&flow);
+		return forget_closed(&copy);
 	value.ct = (__u64)ct;
 	/* When it came is not known; but this is in the life of the namespace that it belongs to */
 	value.created_ns = bpf_ktime_get_ns();
@@ -510,14 +530,28 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
  * At the very end of a network namespace, when its flows are deleted and its number is about to be
  * given back: whoever gets the number next has nothing to do with the entries that it has by now.
  */
-static __noinline int on_netns_end(const struct net *net)
+static __noinline int on_netns_end(const struct ns_common *ns)
 {
-	__u32 netns = BPF_CORE_READ(net, ns.inum);
+	__u32 netns = BPF_CORE_READ(ns, inum);
 	__u64 now = bpf_ktime_get_ns();
 
 	if (netns && bpf_map_update_elem(&netns_ended, &netns, &now, BPF_ANY))
 		count(COUNTER_NETNS_END_FAILED);
 	return 0;
+}
+
+/* Linux 6.18 and newer: any kind of namespace, which tells its kind. */
+struct ns_common___typed {
+	unsigned int ns_type;
+} __attribute__((preserve_access_index));
+
+static __always_inline int on_ns_end(const struct ns_common *ns)
+{
+	const struct ns_common___typed *typed = (const void *)ns;
+
+	if (bpf_core_field_exists(typed->ns_type) && BPF_CORE_READ(typed, ns_type) != CLONE_NEWNET)
+		return 0;
+	return on_netns_end(ns);
 }
 
 /*
@@ -871,13 +905,25 @@ int BPF_KRETPROBE(kretprobe_check_insert, int err)
 SEC("fentry/net_ns_net_exit")
 int BPF_PROG(fentry_netns_end, struct net *net)
 {
-	return on_netns_end(net);
+	return on_netns_end(&net->ns);
+}
+
+SEC("fentry/__ns_common_free")
+int BPF_PROG(fentry_ns_end, struct ns_common *ns)
+{
+	return on_ns_end(ns);
 }
 
 SEC("kprobe/net_ns_net_exit")
 int BPF_KPROBE(kprobe_netns_end, struct net *net)
 {
-	return on_netns_end(net);
+	return on_netns_end(&net->ns);
+}
+
+SEC("kprobe/__ns_common_free")
+int BPF_KPROBE(kprobe_ns_end, struct ns_common *ns)
+{
+	return on_ns_end(ns);
 }
 
 /* take-in of existing flows: ctnetlink_fill_info(skb, portid, seq, type, ct, …) */

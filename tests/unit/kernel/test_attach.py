@@ -8,7 +8,7 @@ from btfleet._kernel.backends import attach
 from btfleet._kernel.host import symbols
 from btfleet._kernel.spec import DEFAULT_TIERS as TIERS
 
-END = symbols.NETNS_END
+END = symbols.NETNS_ENDS[0]
 PLAIN: dict[str, str | None] = {name: name for name in symbols.ATTACHED}
 
 

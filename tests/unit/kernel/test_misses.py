@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
 from btfleet._kernel.backends import attach
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.conntrack.layout import COUNTERS, MISSES, read_counters
+from btfleet._kernel.host import symbols
 from btfleet._kernel.loader import misses
 
 from tests.unit.kernel_access import hash_map, needs_bpf
@@ -44,7 +46,7 @@ def test_every_program_that_stays_attached_has_a_counter() -> None:
     roles = {
         probe.role
         for tier in ("core/kprobe", "core/kretprobe")
-        for probe in attach.probes_of(tier, attach.symbols.ATTACHED, {})
+        for probe in attach.probes_of(tier, symbols.ATTACHED, {})
     }
     assert {misses.counter_of(role) for role in roles} == set(MISSES)
     assert misses.counter_of("note_confirm") == misses.counter_of("insert_check")
@@ -65,7 +67,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     def opened(_command: int, number: int) -> int:
         if number in refused:
             raise PermissionError
-        return bpf.os.open("/dev/null", bpf.os.O_RDONLY)
+        return os.open("/dev/null", os.O_RDONLY)
 
     info = bpf.ProgInfo(2, 1, "", "", (), 0, 0, recursion_misses=10)
     monkeypatch.setattr(bpf, "fd_by_id", opened)

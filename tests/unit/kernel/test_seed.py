@@ -38,7 +38,7 @@ def other() -> Iterator[str]:
         yield path
 
 
-def inside(path: str, function: Callable[[], None]) -> None:
+def inside(path: str, function: Callable[[], object]) -> None:
     Namespace(os.stat(path).st_ino, [path]).run(function)
 
 
@@ -97,14 +97,16 @@ def messages(datagram: bytes) -> Iterator[int]:
 def test_a_dump_is_read_to_its_end(other: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     add_flows(other, count)
     seen: list[int] = []
-    original = seed._ends
+    original = seed._scan
 
-    def recorded(datagram: memoryview) -> bool:
+    def recorded(datagram: memoryview) -> tuple[int, bool]:
         seen.extend(messages(bytes(datagram)))
         return original(datagram)
 
-    monkeypatch.setattr(seed, "_ends", recorded)
-    inside(other, lambda: seed.drain_dump(seed.random_portid()))
+    monkeypatch.setattr(seed, "_scan", recorded)
+    counted: list[int] = []
+    inside(other, lambda: counted.append(seed.drain_dump(seed.random_portid())))
+    assert counted == [count]
     listed = conntrack(other, "-L").splitlines()
     flow, done = 1 << 8, 3
     assert seen.count(flow) == len(listed) == count
@@ -138,13 +140,13 @@ def test_two_dumps_cannot_have_one_port_id(other: str) -> None:
     ],
 )
 def test_the_end_of_a_dump_is_seen_anywhere_in_a_datagram(datagram: bytes, ends: bool) -> None:
-    assert seed._ends(memoryview(datagram)) is ends
+    assert seed._scan(memoryview(datagram))[1] is ends
 
 
 def test_an_error_message_is_an_error() -> None:
     datagram = struct.pack("=IHHIIi16x", 36, 2, 0, 1, 1, -1)
     with pytest.raises(PermissionError):
-        seed._ends(memoryview(datagram))
+        seed._scan(memoryview(datagram))
 
 
 # --- stale entries -------------------------------------------------------------------------------
@@ -282,6 +284,37 @@ def test_a_removal_is_followed_by_another_round(
         assert seed.take_in(fd, Passes(passes), seed.random_portid(), 0) == 4
         assert bpf.map_fill(fd, bpf.map_info(fd)) == 0
     assert passes == [1, 2, 3, 4]
+
+
+@needs_root
+@needs_bpf
+def test_a_program_that_runs_for_too_few_flows_ends_the_load_and_removes_nothing(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_flows(other, 40)
+    monkeypatch.setattr(namespaces, "find", only(other))
+    passes: list[int] = []
+    with tracker_map() as fd:
+        inode = os.stat(other).st_ino
+        replace(MASQUERADED, netns=inode, generation=9, created_ns=0).write(fd)
+        with pytest.raises(LoaderError, match="40 of 40 flows that exist went past the program"):
+            seed.take_in(fd, Passes(passes), seed.random_portid(), 0, lambda: 0)
+        assert bpf.map_fill(fd, bpf.map_info(fd)) == 2
+    # Something may have been passed over just once
+    assert len(passes) == 2 * seed.MAX_ROUNDS
+
+
+@needs_root
+@needs_bpf
+def test_a_program_that_runs_more_often_than_there_are_flows_is_well(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_flows(other, 40)
+    monkeypatch.setattr(namespaces, "find", only(other))
+    runs = iter(range(0, 1000, 41))
+    with tracker_map() as fd:
+        portid = seed.random_portid()
+        assert seed.take_in(fd, seed.MapCalls(), portid, 0, lambda: next(runs)) == 2
 
 
 @needs_bpf

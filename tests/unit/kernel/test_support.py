@@ -42,7 +42,7 @@ INSERT_GONE = {
 }
 NEWER, OLDER = symbols.DELETES
 # What the tiers attach to where all is there
-FUNCTIONS = (NEWER, symbols.INSERT, symbols.NETNS_END)
+FUNCTIONS = (NEWER, symbols.INSERT, symbols.NETNS_ENDS[0])
 DELETE_GONE = (f"symbol:{NEWER}", f"symbol:{OLDER}")
 EVERY = (*SHARED, *FENTRY_ONLY, *KPROBE_ONLY, *INSERT_GONE, *DELETE_GONE)
 CALLERS = ("__nf_conntrack_confirm", "nf_conntrack_hash_check_insert")
@@ -203,7 +203,10 @@ def test_a_delete_function_with_a_suffix_is_for_kprobes_alone() -> None:
 
 @pytest.mark.parametrize("probe", ["symbol", "btf_function"])
 def test_the_end_of_a_namespace_is_watched_where_it_can_be(probe: str) -> None:
-    verdict = assess(host(**{f"{probe}:{symbols.NETNS_END}": "no"}))
+    older, newer = symbols.NETNS_ENDS
+    verdict = assess(host(**{f"{probe}:{older}": "no"}))
+    assert (verdict.tier, verdict.functions) == (FENTRY, (*FUNCTIONS[:-1], newer))
+    verdict = assess(host(**{f"{probe}:{older}": "no", f"{probe}:{newer}": "no"}))
     assert (verdict.tier, verdict.functions) == (FENTRY, FUNCTIONS[:-1])
 
 

@@ -46,7 +46,8 @@ class Probe:
 _FENTRY_OTHERS = (
     Probe("delete", "fentry_delete", symbols.DELETE),
     Probe("delete", "fentry_delete_expectations", symbols.REMOVE_EXPECTATIONS),
-    Probe("netns_end", "fentry_netns_end", symbols.NETNS_END),
+    Probe("netns_end", "fentry_netns_end", symbols.NETNS_ENDS[0]),
+    Probe("netns_end", "fentry_ns_end", symbols.NETNS_ENDS[1]),
 )
 _KPROBE_OTHERS = (
     Probe("delete", "kprobe_delete", symbols.DELETE, by_symbol=True),
@@ -54,7 +55,8 @@ _KPROBE_OTHERS = (
         *("delete", "kprobe_delete_expectations", symbols.REMOVE_EXPECTATIONS),
         by_symbol=True,
     ),
-    Probe("netns_end", "kprobe_netns_end", symbols.NETNS_END, by_symbol=True),
+    Probe("netns_end", "kprobe_netns_end", symbols.NETNS_ENDS[0], by_symbol=True),
+    Probe("netns_end", "kprobe_ns_end", symbols.NETNS_ENDS[1], by_symbol=True),
 )
 # The insert programs of each tier
 _INSERTS = {

@@ -14,13 +14,13 @@ from ..bpf.bpffs import RECORD
 from ..bpf.libbpf import BpfObject, Libbpf
 from ..btf import archive, needed_types
 from ..conntrack import reading, record_map
-from ..conntrack.layout import CLOSED, LIVE, SHAPES
+from ..conntrack.layout import CLOSED, COUNTERS_MAP, HAS_CLOSED, LIVE, SHAPES, read_counters
 from ..conntrack.record_map import is_followed
 from ..errors import BtfNotFound, LoaderError
 from ..host.facts import NO, YES, Facts, of_headers
 from ..host.modules import MODULE, NETLINK_MODULE, module_number, module_state
 from ..spec import RUNTIME, Spec
-from . import attach, seed
+from . import attach, seed, selftest
 from .base import Backend, Request, former_maps, keep_links_of, kept_maps
 
 # How whole maps are read and copied, as the record has it
@@ -92,9 +92,15 @@ class Programs(Backend):
             elif name in (LIVE, CLOSED):
                 self._replaced[name] = fd
         self._object.load()
+        self._closes_first = CLOSED not in former
+        self._set_has_closed(True)
 
     def attach(self) -> None:
         symbols = self._facts.symbols
+        maps = [self._object.map_fd(name) for name in (LIVE, CLOSED, COUNTERS_MAP)]
+        own = self.stack.enter_context(selftest.OwnFlows())
+        self._test = selftest.SelfTest(own, *maps)
+        own.create(selftest.FROM_BEFORE)
         self.links = {probe.pin: probe.attach(self._object, symbols) for probe in self._probes}
 
     def sync(self) -> None:
@@ -102,13 +108,30 @@ class Programs(Backend):
         former = record_map.last_pass(self.request.former)
         self._seeding.attach(self._object, self._facts.symbols)
         try:
-            self._last_pass = seed.take_in(live, self._maps, self._portid, former)
+            self._last_pass = seed.take_in(live, self._maps, self._portid, former, self._sync_hits)
+            function = str(self._facts.symbols[self._seeding.function])
+            self._test.of_sync(self._portid, self._last_pass, function)
         finally:
             self._object.detach(self._seeding.program)
+        self._test.of_programs(
+            {one.role: self._object.program_fd(one.program) for one in self._probes},
+            {one.role: str(self._facts.symbols[one.function]) for one in self._probes},
+        )
+        if self._closes_first:
+            # Only our own flows have been closed, unless an entry is there after the reset
+            self._set_has_closed(False)
+            if next(bpf.map_entries(self._object.map_fd(CLOSED)), None):
+                self._set_has_closed(True)
         self._copied_ns = time.monotonic_ns()
         if CLOSED in self._replaced:
             # Not earlier: a flow deleted before the sync may be in the former map alone
             self._maps.copy(self._replaced[CLOSED], self._object.map_fd(CLOSED))
+
+    def _set_has_closed(self, value: bool) -> None:
+        bpf.map_update(self._object.map_fd(".bss"), bytes(4), HAS_CLOSED.pack(value))
+
+    def _sync_hits(self) -> int:
+        return read_counters(self._object.map_fd(COUNTERS_MAP))["seed_hits"]
 
     def pinned(self) -> dict[str, int]:
         if self._has_iterators:

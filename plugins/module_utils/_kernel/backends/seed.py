@@ -21,8 +21,8 @@ from ..conntrack.layout import KEY, LOAD, VALUE, is_stale
 from ..errors import LoaderError
 
 NETLINK_NETFILTER = 12
-# linux/netfilter/nfnetlink_conntrack.h: subsystem CTNETLINK, message IPCTNL_MSG_CT_GET
-_CT_GET = (1 << 8) | 1
+# linux/netfilter/nfnetlink_conntrack.h: subsystem CTNETLINK, messages IPCTNL_MSG_CT_*
+_CT_NEW, _CT_GET = 1 << 8, (1 << 8) | 1
 _NLM_F_REQUEST_DUMP = 0x1 | 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
@@ -38,8 +38,8 @@ def random_portid() -> int:
     return int(struct.unpack("=I", os.urandom(4))[0]) | 0x80000000
 
 
-def drain_dump(portid: int) -> None:
-    """Asks the calling thread's namespace for its table and reads the answer to its end.
+def drain_dump(portid: int) -> int:
+    """Ask the calling thread's namespace for its table, and count the flows in the answer.
 
     Flows that come or go meanwhile are the insert and delete programs' business.
     """
@@ -50,26 +50,30 @@ def drain_dump(portid: int) -> None:
         request = _HEADER.pack(20, _CT_GET, _NLM_F_REQUEST_DUMP, 1, portid) + bytes(4)
         sock.sendto(request, (0, 0))
         buffer = bytearray(1 << 16)
+        flows = 0
         while True:
             size = sock.recv_into(buffer)
-            # DONE and ERROR come at the start of a datagram of their own or at its end
-            if _ends(memoryview(buffer)[:size]):
-                return
+            more, is_end = _scan(memoryview(buffer)[:size])
+            flows += more
+            if is_end:
+                return flows
 
 
-def _ends(datagram: memoryview) -> bool:
-    offset = 0
+def _scan(datagram: memoryview) -> tuple[int, bool]:
+    """The number of flows in a datagram, and whether the answer ends with it."""
+    offset = flows = 0
     while offset + _HEADER.size <= len(datagram):
         length, kind, _flags, _seq, _pid = _HEADER.unpack_from(datagram, offset)
         if kind == _NLMSG_DONE:
-            return True
+            return flows, True
         if kind == _NLMSG_ERROR:
             errno = -struct.unpack_from("=i", datagram, offset + 16)[0]
             raise OSError(errno, os.strerror(errno))
         if length < _HEADER.size:
             break
+        flows += kind == _CT_NEW
         offset += (length + 3) & ~3
-    return False
+    return flows, False
 
 
 def next_pass(number: int) -> int:
@@ -77,11 +81,10 @@ def next_pass(number: int) -> int:
     return number % 255 + 1
 
 
-def _drain_if_any(portid: int) -> None:
+def _drain_if_any(portid: int) -> int:
     # A dump walks the table of all namespaces, so the empty ones are spared it
     with open(_COUNT_FILE, encoding="ascii") as stream:
-        if stream.read().strip() != "0":
-            drain_dump(portid)
+        return drain_dump(portid) if stream.read().strip() != "0" else 0
 
 
 class MapCalls:
@@ -147,32 +150,49 @@ class MapIterators(MapCalls):
             yield from bpf.run_iterator(link)
 
 
-def take_in(live_fd: int, maps: MapCalls, portid: int, last: int) -> int:
+def take_in(
+    live_fd: int,
+    maps: MapCalls,
+    portid: int,
+    last: int,
+    hits: Callable[[], int] | None = None,
+) -> int:
     """Takes in every namespace's flows and removes entries of flows that are no more.
 
-    `last` is the number of the last pass that was ever made over this map. Returns the last one's
-    number now. Raises LoaderError if a namespace cannot be read; one that disappears meanwhile is
-    passed over.
+    `last` is the number of the last pass that was ever made over this map, `hits` tells the runs of
+    the sync program so far. Returns the last pass's number now. Raises LoaderError if a namespace
+    cannot be read, or if the program runs for fewer flows than the kernel dumps; a namespace that
+    disappears meanwhile is passed over.
     """
-    visited: set[int] = set()
     for _round in range(MAX_ROUNDS):
         start_ns = time.monotonic_ns()
+        unseen = 0
         for _pass in range(2):
             last = next_pass(last)
             maps.set_pass(last)
-            visited = _one_pass(portid)
-        if not _remove(live_fd, maps.stale(live_fd, start_ns, last), visited):
-            break
+            before = hits() if hits else 0
+            visited, dumped = _one_pass(portid)
+            if hits:
+                # A flow that did not fit into a message is filled in twice: it can run more often
+                unseen = max(unseen, dumped - (hits() - before))
+        # What was not seen would be taken for gone
+        if not unseen and not _remove(live_fd, maps.stale(live_fd, start_ns, last), visited):
+            return last
         # A removed entry may have stood in the way of a flow that now owns its tuple
+    if unseen:
+        raise LoaderError(
+            f"{unseen} of {dumped} flows that exist went past the program that takes them in: "
+            "end what else traces this kernel (`bpftool link`) and load again"
+        )
     return last
 
 
-def _one_pass(portid: int) -> set[int]:
-    """Dumps every namespace; the inode numbers of those that were there."""
-    visited = set()
+def _one_pass(portid: int) -> tuple[set[int], int]:
+    """Dumps every namespace: the inode numbers of those that were there, and how many flows."""
+    visited, flows = set(), 0
     for number, namespace in namespaces.find().items():
         try:
-            namespace.run(lambda: _drain_if_any(portid))
+            flows += namespace.run(lambda: _drain_if_any(portid))
             visited.add(number)
         except namespaces.Gone:
             continue
@@ -182,7 +202,7 @@ def _one_pass(portid: int) -> set[int]:
                 f"cannot {failed} network namespace {number} ({exc.strerror}): "
                 "existing flows would be missing, so nothing was loaded"
             ) from None
-    return visited
+    return visited, flows
 
 
 def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: set[int]) -> int:

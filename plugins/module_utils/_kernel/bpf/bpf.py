@@ -14,6 +14,7 @@ import ctypes
 import os
 import resource
 import struct
+from contextlib import contextmanager
 from typing import Iterable, Iterator, NamedTuple
 
 from .calls import (
@@ -62,6 +63,7 @@ MAP_LOOKUP_BATCH = 24
 LINK_CREATE = 28
 LINK_GET_FD_BY_ID = 30
 LINK_GET_NEXT_ID = 31
+ENABLE_STATS = 32
 ITER_CREATE = 33
 
 # enum bpf_map_type
@@ -182,6 +184,18 @@ def prog_info(fd: int) -> ProgInfo:
         run_cnt=run_cnt,
         recursion_misses=misses,
     )
+
+
+@contextmanager
+def run_statistics() -> Iterator[bool]:
+    """Have the kernel count the runs of programs (5.8); False where it does not."""
+    try:
+        fd = call(ENABLE_STATS, struct.pack("=I", 0))
+    except OSError:
+        yield False
+        return
+    with closing(fd):
+        yield True
 
 
 class LinkInfo(NamedTuple):

@@ -20,7 +20,7 @@ GROUP_NEW, GROUP_DESTROY = 1, 3
 _SUBSYSTEM = 1 << 8
 NEW, _GET, DELETE, COUNT = _SUBSYSTEM, _SUBSYSTEM | 1, _SUBSYSTEM | 2, _SUBSYSTEM | 5
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST, _DUMP = 0x1, 0x300
+_REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 
 _HEADER = struct.Struct("=IHHII")
 # struct nfgenmsg: family, version, resource id
@@ -31,7 +31,7 @@ _TYPE = 0x3FFF
 _BE16 = struct.Struct(">H")
 _BE32 = struct.Struct(">I")
 
-_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE = 1, 2, 12, 18
+_TUPLE_ORIG, _TUPLE_REPLY, _TIMEOUT, _ID, _ZONE = 1, 2, 7, 12, 18
 _TUPLE_IP, _TUPLE_PROTO, _TUPLE_ZONE = 1, 2, 3
 _PROTO_NUM, _SRC_PORT, _DST_PORT, _ICMP_ID, _ICMP_TYPE, _ICMP_CODE = range(1, 7)
 _ICMPV6_ID, _ICMPV6_TYPE, _ICMPV6_CODE = range(7, 10)
@@ -229,7 +229,28 @@ def count_request() -> bytes:
 
 def get_request(key: bytes) -> bytes:
     """Asks for the one flow that has this key (of either direction)."""
-    _netns, zone, family, protocol, saddr, daddr, sport, dport = KEY.unpack(key)
+    _netns, zone, family, *_rest = KEY.unpack(key)
+    whose = _tuple_of(_TUPLE_ORIG, key) + _attribute(_ZONE, _BE16.pack(zone))
+    return _request(_GET, _REQUEST, family, whose)
+
+
+def create_request(flow: Flow) -> bytes:
+    """Ask for a new flow, for a minute; answered also where all is well."""
+    orig, reply = flow.keys(0)
+    attributes = _tuple_of(_TUPLE_ORIG, orig) + _tuple_of(_TUPLE_REPLY, reply)
+    attributes += _attribute(_TIMEOUT, _BE32.pack(60))
+    return _request(NEW, _REQUEST | _ACK | _EXCLUSIVE | _CREATE, flow.family, attributes)
+
+
+def delete_request(flow: Flow) -> bytes:
+    """Ask for the end of a flow; answered also where all is well."""
+    wanted = _tuple_of(_TUPLE_ORIG, flow.keys(0)[0])
+    return _request(DELETE, _REQUEST | _ACK, flow.family, wanted)
+
+
+def _tuple_of(kind: int, key: bytes) -> bytes:
+    """A key's tuple as an attribute."""
+    _netns, _zone, family, protocol, saddr, daddr, sport, dport = KEY.unpack(key)
     size, first = (16, 3) if family == _AF_INET6 else (4, 1)
     addresses = _attribute(first, saddr[:size]) + _attribute(first + 1, daddr[:size])
     ports = _attribute(_PROTO_NUM, bytes([protocol]))
@@ -240,10 +261,7 @@ def get_request(key: bytes) -> bytes:
         ports += _attribute(number + 2, bytes([dport & 0xFF]))
     else:
         ports += _attribute(_SRC_PORT, _BE16.pack(sport)) + _attribute(_DST_PORT, _BE16.pack(dport))
-    wanted = _nest(_TUPLE_IP, addresses) + _nest(_TUPLE_PROTO, ports)
-    return _request(
-        _GET, _REQUEST, family, _nest(_TUPLE_ORIG, wanted) + _attribute(_ZONE, _BE16.pack(zone))
-    )
+    return _nest(kind, _nest(_TUPLE_IP, addresses) + _nest(_TUPLE_PROTO, ports))
 
 
 def _request(kind: int, flags: int, family: int, attributes: bytes) -> bytes:

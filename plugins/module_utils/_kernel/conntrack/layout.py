@@ -45,6 +45,9 @@ NETNS_ENDED_ENTRIES = 16384
 # struct conntrack_load: copy_since_ns, stale_before_ns, generation
 LOAD = struct.Struct("=QQQ")
 
+# The object's variable has_closed
+HAS_CLOSED = struct.Struct("=Q")
+
 # enum conntrack_counter, in order
 COUNTERS = (
     "insert_hits",

@@ -114,8 +114,9 @@ def assess(
             look, inserting = against[tier]
             functions = (_choose_delete(look), *inserting)
             found += look(*functions)
-            if _fits(look, symbols.NETNS_END):  # reconciliation can do without
-                functions = (*functions, symbols.NETNS_END)
+            # Reconciliation can do without
+            ends = [name for name in symbols.NETNS_ENDS if _fits(look, name)]
+            functions = (*functions, *ends[:1])
         if tier not in tiers:
             found.append(f"the spec allows only {', '.join(tiers)}")
         if not found:

@@ -20,13 +20,14 @@ CHECK_INSERT = "nf_conntrack_hash_check_insert"
 # Where the kernel has it (about 5.7 to 6.8), detaching a trampoline can deadlock
 DETACH_DEADLOCK = "tasks_rcu_exit_srcu"
 
-# What each network namespace comes by at its very end, before its inode number is given back
-NETNS_END = "net_ns_net_exit"
+# What each network namespace comes by at its very end, before its inode number is given back; the
+# second one, from 6.18 on, is for namespaces of all kinds
+NETNS_ENDS = ("net_ns_net_exit", "__ns_common_free")
 # Where a delete program can sit, best first. nf_ct_delete() is none of them: soft interrupts are on
 # there, so flows come and go in the midst of the program, and the kernel passes over these runs
 DELETES = (DELETE, REMOVE_EXPECTATIONS)
 # What tiers attach to
-ATTACHED = (INSERT, *DELETES, CONFIRM, CHECK_INSERT, NETNS_END)
+ATTACHED = (INSERT, *DELETES, CONFIRM, CHECK_INSERT, *NETNS_ENDS)
 WANTED = (*ATTACHED, SEED, DETACH_DEADLOCK)
 
 # What compilers append. LLVM's ThinLTO: the same function, made visible to other files. gcc: a copy
