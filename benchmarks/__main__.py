@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -80,12 +81,15 @@ def one_run(guest: Guest, sizes: dict[str, dict[str, int]], object_file: Path | 
     return results
 
 
-def several_runs(options: argparse.Namespace, sizes: dict[str, dict[str, int]]) -> list[rows.Run]:
-    """Write the figures of all runs, each of them in a guest that has just booted."""
+def in_fresh_guests(
+    options: argparse.Namespace, sizes: dict[str, dict[str, int]]
+) -> Iterator[rows.Run]:
+    """The figures of each run, in a guest that has just booted; all so far are written."""
     host = find_host(options.host)
     conditions: dict[str, object] = {"host": machine.of_host(), "sizes": sizes}
+    OUT.mkdir(parents=True, exist_ok=True)
     roll_out(host)
-    results = []
+    results: list[rows.Run] = []
     for number in range(options.runs):
         say(f"run {number + 1} of {options.runs}")
         guests.start_again(host.counting(), STATE, say)
@@ -93,16 +97,20 @@ def several_runs(options: argparse.Namespace, sizes: dict[str, dict[str, int]]) 
         guest.run("systemctl is-system-running --wait || true")
         conditions["guest"] = machine.of_guest(guest)
         results.append(one_run(guest, sizes, options.object))
+        write(conditions, results)
+        yield results[-1]
         if number + 1 < options.runs:
             guest.shut_down()
+    say(f"all figures are in {Path('build') / OUT.name / 'results.json'}")
+
+
+def write(conditions: dict[str, object], results: list[rows.Run]) -> None:
+    """Both files."""
     found = rows.rows(results)
-    OUT.mkdir(parents=True, exist_ok=True)
     table = [asdict(row) | {"ratio": row.ratio} for row in found]
     data = {**conditions, "rows": table, "runs": results}
     (OUT / "results.json").write_text(json.dumps(data, indent=1) + "\n")
     (OUT / "results.md").write_text(report.table(found))
-    say(f"all figures are in {Path('build') / OUT.name / 'results.json'}")
-    return results
 
 
 def main() -> int:
@@ -117,7 +125,7 @@ def main() -> int:
         "--running",
         type=Path,
         metavar="STATE",
-        help="one run in the guest of this state folder, as it is; the table is only printed",
+        help="all runs in the guest of this state folder, as it is; the table is only printed",
     )
     parser.add_argument(
         "--object", type=Path, metavar="FILE", help="an object file in place of the installed one"
@@ -127,9 +135,9 @@ def main() -> int:
     try:
         if options.running:
             guest = running(find_host(options.host), options.running.resolve())
-            results = [one_run(guest, sizes, options.object)]
+            results = [one_run(guest, sizes, options.object) for _run in range(options.runs)]
         else:
-            results = several_runs(options, sizes)
+            results = list(in_fresh_guests(options, sizes))
     except (BenchError, LabError) as error:
         say(str(error))
         return 1
