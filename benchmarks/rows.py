@@ -13,7 +13,7 @@ Run = dict[str, dict[str, float]]
 class Comparison:
     """One row; `ours`, `peer` and `floor` are names of figures of one measurement.
 
-    What happens without either, `floor`, is subtracted from both.
+    What happens without them, `floor` and `peer_floor`, is subtracted.
     """
 
     measurement: str
@@ -22,6 +22,7 @@ class Comparison:
     peer: str = ""
     peer_title: str = ""
     floor: str = ""
+    peer_floor: str = ""
     aim: str = ""
 
 
@@ -68,6 +69,7 @@ COMPARISONS = (
             f"{what}, conntrack -E",
             "what conntrack -E adds",
             f"{what}, nobody",
+            f"{what}, nobody",
         )
         for what, title in (("new", "a new UDP flow"), ("end", "its end"))
         for tier in ("kprobe", "fentry")
@@ -92,6 +94,7 @@ COMPARISONS = (
         "load, with flows",
         "conntrack -L, with flows",
         "conntrack -L",
+        floor="load",
     ),
     Comparison("load", "swap with 10,000 flows", "swap, with flows", "swap", "swap, empty table"),
 )
@@ -116,7 +119,7 @@ def compare(comparison: Comparison, runs: list[Run]) -> Row | None:
     mean = sum(ours) / len(ours)
     if not comparison.peer:
         return Row(comparison, mean, None, apart(ours))
-    peer = [difference(figures, comparison.peer, comparison.floor) for figures in measured]
+    peer = [difference(figures, comparison.peer, comparison.peer_floor) for figures in measured]
     return Row(comparison, mean, sum(peer) / len(peer), max(apart(ours), apart(peer)))
 
 

@@ -29,13 +29,19 @@ def test_runs_lie_apart_as_far_as_the_side_that_does_more() -> None:
     assert row.apart == pytest.approx(0.2)
 
 
-def test_what_happens_anyway_is_subtracted_from_both() -> None:
+def test_what_happens_anyway_is_subtracted() -> None:
     row = compare(
-        Comparison("dump", "dump", "ours", "peer", "the peer", floor="nobody"),
-        [run(ours=120, peer=300, nobody=100)],
+        Comparison("dump", "dump", "ours", "peer", "the peer", "nobody", "nothing"),
+        [run(ours=120, peer=300, nobody=100, nothing=100)],
     )
     assert row is not None
     assert (row.ours, row.peer, row.ratio) == (20, 200, 0.1)
+    alone = compare(
+        Comparison("dump", "dump", "ours", "peer", "the peer", "nobody"),
+        [run(ours=120, peer=300, nobody=100)],
+    )
+    assert alone is not None
+    assert (alone.ours, alone.peer) == (20, 300)
 
 
 def test_what_was_not_measured_has_no_row() -> None:
