@@ -13,6 +13,7 @@ from btfleet._config.effective_load import answer_request, read_base, settle
 from btfleet._kernel.backends.holder import Holder
 from btfleet._kernel.backends.netlink.follower_process import OwnThread
 from btfleet._kernel.conntrack.record_map import is_followed
+from btfleet._kernel.errors import LoadUnfinished
 from btfleet._kernel.host.support import HELD
 from btfleet._kernel.loader.load import Outcome, Tracker
 
@@ -37,7 +38,14 @@ def run(options: argparse.Namespace) -> int:
     cannot pin.
     """
     tracker = Tracker(stays=options.hold)
-    outcome = _load(tracker, options)
+    try:
+        outcome = _load(tracker, options)
+    except LoadUnfinished as exc:
+        if not options.hold:
+            raise
+        # It is active, so this process has to keep it all the same
+        print(f"btfleet: {exc}", file=sys.stderr)
+        outcome = Outcome(True, exc.record)
     what = "loaded" if outcome.changed else "already in force:"
     short = str(outcome.record["fingerprint"])[:12]
     print(f"{what} spec {short}, tier {outcome.record['tier']}", flush=True)

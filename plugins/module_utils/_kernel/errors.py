@@ -45,4 +45,12 @@ class LoaderError(TrackerError):
 
 
 class LoadUnfinished(LoaderError):
-    """The new spec is active, but not all is as it should be after that."""
+    """The new spec is active, but not all is as it should be after that.
+
+    `record` is that of the load; `new_keeper` says that a process had to be started for it.
+    """
+
+    def __init__(self, reason: str, record: dict[str, object], new_keeper: bool = False) -> None:
+        super().__init__(reason)
+        self.record = record
+        self.new_keeper = new_keeper

@@ -14,7 +14,7 @@ import pytest
 from btfleet import load_command
 from btfleet._config import remote
 from btfleet._config.remote import WantedRefused
-from btfleet._kernel.errors import InvalidSpec, LoaderError
+from btfleet._kernel.errors import InvalidSpec, LoaderError, LoadUnfinished
 from btfleet._kernel.loader.load import Outcome, Tracker
 from btfleet._kernel.loader.state import Loaded
 from btfleet._kernel.spec import Spec
@@ -93,6 +93,32 @@ def test_a_load_is_said_and_notified(
     assert load_command.run(NAMED) == 0
     assert capsys.readouterr().out == said(SPEC, "already in force:")
     assert notified.recv(4096).decode() == state
+
+
+@pytest.mark.usefixtures("store")
+def test_what_is_active_with_a_problem_is_kept_by_the_unit_and_told(
+    monkeypatch: pytest.MonkeyPatch, notified: socket.socket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or its end would leave the host without a tracker."""
+    kept: list[str] = []
+
+    def load(_tracker: Tracker, spec: Spec) -> Outcome:
+        record: dict[str, object] = {"tier": "core/kprobe", "lifecycle": "held"}
+        record["fingerprint"] = spec.fingerprint
+        raise LoadUnfinished("a link is still there", record)
+
+    class Held:
+        def wait(self) -> None:
+            kept.append("links")
+
+    monkeypatch.setattr(Tracker, "load", load)
+    monkeypatch.setattr(Tracker, "hold_links", lambda _tracker: Held())
+    assert load_command.run(argparse.Namespace(spec=None, hold=True)) == 0
+    assert capsys.readouterr().err == "btfleet: a link is still there\n"
+    assert notified.recv(4096).startswith(b"READY=1")
+    assert kept == ["links"]
+    with pytest.raises(LoadUnfinished):
+        load_command.run(NAMED)
 
 
 def test_what_remote_config_wants_is_loaded_over_the_spec(

@@ -50,7 +50,7 @@ class FakeKernel(Tracker):
         changed, self.running = self.running != spec, spec
         self.while_loading()
         if spec in self.unfinished:
-            raise LoadUnfinished("it is active now, but a link is still there")
+            raise LoadUnfinished("it is active now, but a link is still there", self._record())
         return Outcome(changed, self._record())
 
     def _record(self) -> dict[str, object]:

@@ -97,22 +97,31 @@ class Tracker:
         Raises a TrackerError whose result says at which step it failed: the former tracker, or
         none, is active then as before. LoadUnfinished says that `spec` is active all the same.
         """
-        with lock.held(self.lock_path):
-            self.require_bpffs()
-            swap.finish(self.active)  # of a load that was killed
-            before = self.active.inspect()
-            if before.record and before.fingerprint == spec.fingerprint and not before.drift:
-                access.grant(self.folder, access.group_id())
-                keep_links_of(before.record, self.holder_path)
-                return Outcome(False, before.record)
-            try:
-                outcome = self._replace(spec, before)
-            except TrackerError as exc:
-                telemetry.count(self.store, ASSET, exc.result or "loader")
-                raise
-        telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
+        try:
+            with lock.held(self.lock_path):
+                outcome = self._load(spec)
+        except LoadUnfinished as exc:
+            if exc.new_keeper:
+                keeper_unit.hand_over()
+            raise
         if outcome.new_keeper:
             keeper_unit.hand_over()
+        return outcome
+
+    def _load(self, spec: Spec) -> Outcome:
+        self.require_bpffs()
+        swap.finish(self.active)  # of a load that was killed
+        before = self.active.inspect()
+        if before.record and before.fingerprint == spec.fingerprint and not before.drift:
+            access.grant(self.folder, access.group_id())
+            keep_links_of(before.record, self.holder_path)
+            return Outcome(False, before.record)
+        try:
+            outcome = self._replace(spec, before)
+        except TrackerError as exc:
+            telemetry.count(self.store, ASSET, exc.result or "loader")
+            raise
+        telemetry.count(self.store, ASSET, str(outcome.record["btf_result"]))
         return outcome
 
     def _replace(self, spec: Spec, before: Loaded) -> Outcome:
@@ -178,7 +187,8 @@ class Tracker:
             why = f"the kernel refused a step after the swap ({exc.strerror}): load it again"
         else:
             why = str(exc)
-        return LoadUnfinished(f"spec {spec.fingerprint[:12]} is active now, but {why}")
+        said = f"spec {spec.fingerprint[:12]} is active now, but {why}"
+        return LoadUnfinished(said, backend.record, backend.new_keeper)
 
     def _verify(self, spec: Spec) -> None:
         after = self.active.inspect()
