@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from btfleet.dependencies import missing
 from btfleet.poller.errors import SettingsError
-from btfleet.poller.settings import PATH, SOCKET, load
+from btfleet.poller.places import PATH, SOCKET
 
 if TYPE_CHECKING:
     from btfleet.agent.v1.agent_pb2 import AgentState
@@ -24,6 +24,9 @@ def read(settings_path: str = PATH) -> dict[str, Any] | None:
     """
     if not os.path.lexists(settings_path):
         return None
+    # What most hosts without an agent need not wait for
+    from btfleet.poller.settings import load  # noqa: PLC0415
+
     try:
         path = load(settings_path).socket
     except SettingsError as exc:
@@ -39,6 +42,9 @@ def read(settings_path: str = PATH) -> dict[str, Any] | None:
 
 
 def _ask(path: str) -> dict[str, Any]:
+    from btfleet.poller.put_off import put_off  # noqa: PLC0415 only for gRPC
+
+    put_off()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import grpc  # noqa: PLC0415 takes longer than all the rest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options of a look-up without argparse, whose import costs more than the look-up.
+"""The options of a look-up and of the status without argparse, which costs more than a look-up.
 
 Whatever is not understood here (help, abbreviations, mistakes) is left to argparse.
 """
@@ -7,6 +7,15 @@ Whatever is not understood here (help, abbreviations, mistakes) is left to argpa
 from __future__ import annotations
 
 _LOOKUP = ["conntrack", "lookup"]
+
+
+class StatusOptions:
+    """What `btfleet.cli` gives the status, too."""
+
+    run = "status_command"
+
+    def __init__(self, json: bool) -> None:
+        self.json = json
 
 
 class Options:
@@ -23,8 +32,10 @@ class Options:
         self.json = False
 
 
-def parse(arguments: list[str]) -> Options | None:
-    """Return the options of a look-up, None for anything else."""
+def parse(arguments: list[str]) -> Options | StatusOptions | None:
+    """Return the options of a look-up or of the status, None for anything else."""
+    if arguments in (["status"], ["status", "--json"]):
+        return StatusOptions(json=len(arguments) == 2)
     if arguments[:2] != _LOOKUP:
         return None
     ends: list[str] = []

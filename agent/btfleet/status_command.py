@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
+from typing import TYPE_CHECKING
 
 from btfleet import __version__, agent_status
 from btfleet._config.status import Status, read
-from btfleet.poller.put_off import put_off
+
+if TYPE_CHECKING:
+    import argparse
+
+    from btfleet.quick import StatusOptions
 
 UNHEALTHY, AGENT_NOT_WELL = 1, 5
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace | StatusOptions) -> int:
     """Exit code 0 if all is well, 1 if the tracker is not, 5 if it is and the agent is not."""
     status = read()
-    put_off()
     agent = agent_status.read()
     problems = agent_status.problems(agent)
     if options.json:

@@ -11,9 +11,7 @@ from btfleet._config import catalogue, predicates, strict_json
 from btfleet._config.errors import ConfigError
 from btfleet._config.paths import MAX_ORG
 from btfleet.poller.errors import SettingsError
-
-PATH = "/etc/btfleet/agent.json"
-SOCKET = "/run/btfleet-agent/agent.sock"
+from btfleet.poller.places import PATH, SOCKET
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
 # sockaddr_un.sun_path, less its zero

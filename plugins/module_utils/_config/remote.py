@@ -9,7 +9,6 @@ Ansible writes, and whatever is wrong with it ends as one line in `applied.json`
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -83,6 +82,8 @@ class Answer(NamedTuple):
 def request_of(settings: Mapping[str, object], owners: Mapping[str, str]) -> str:
     """The number of a request: SHA-256 (hex) of the canonical JSON of what it asks for."""
     wanted = {"owners": owners, "settings": settings}
+    import hashlib  # noqa: PLC0415 OpenSSL is slow to start
+
     canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, fields
@@ -118,5 +117,7 @@ class Spec:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the canonical JSON of all settings."""
+        import hashlib  # noqa: PLC0415 OpenSSL is slow to start
+
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

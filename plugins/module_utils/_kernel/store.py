@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 
 from .errors import AssetReadError, InvalidSpec
@@ -27,6 +25,8 @@ def write_atomically(path: str, content: bytes, mode: int = 0o644, gid: int | No
     """
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
+    import tempfile  # noqa: PLC0415 what reads has no time for it
+
     fd, temporary = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED)
     try:
         with os.fdopen(fd, "wb") as stream:
@@ -118,6 +118,8 @@ class Store:
 
     def write_object(self, content: bytes) -> str:
         """Keeps an object file; returns its digest."""
+        import hashlib  # noqa: PLC0415 OpenSSL is slow to start
+
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.has_object(sha256):
             write_atomically(self.object_path(sha256), content)
@@ -190,6 +192,8 @@ def read_object_file(path: str, sha256: str | None = None) -> bytes:
         raise AssetReadError(
             f"the object {path} has more than {_MAX_OBJECT >> 20} MiB: it is no object of ours"
         )
+    import hashlib  # noqa: PLC0415 OpenSSL is slow to start
+
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise AssetReadError(

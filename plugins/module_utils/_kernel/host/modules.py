@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import platform
 
 MODULE = "nf_conntrack"
 NETLINK_MODULE = "nf_conntrack_netlink"
@@ -14,7 +13,7 @@ NETLINK_MODULE = "nf_conntrack_netlink"
 
 def module_state(name: str) -> str:
     """One of: loaded, builtin, available (can be loaded from disk), absent."""
-    tree = f"/lib/modules/{platform.release()}"
+    tree = f"/lib/modules/{os.uname().release}"
     if f"/{name}.ko" in _read(f"{tree}/modules.builtin"):
         return "builtin"
     if os.path.isdir(f"/sys/module/{name}"):

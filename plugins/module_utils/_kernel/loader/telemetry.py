@@ -11,7 +11,7 @@ nothing had to be loaded), or btf_not_found, asset_read, verifier or loader (not
 from __future__ import annotations
 
 import json
-import platform
+import os
 import time
 
 from .. import os_release
@@ -35,8 +35,8 @@ def tags(asset: str, result: str) -> dict[str, str]:
         "asset": asset,
         "platform": release.get("ID", "unknown"),
         "platform_version": release.get("VERSION_ID", "unknown"),
-        "kernel": platform.release(),
-        "arch": platform.machine(),
+        "kernel": os.uname().release,
+        "arch": os.uname().machine,
         "result": result,
     }
 
