@@ -19,6 +19,8 @@ COLUMNS = (
     "BTF",
     "load",
     "oracle",
+    "stress",
+    "successors",
     "idempotent",
     "repair",
     "cycles",
@@ -145,11 +147,9 @@ def of_oracle(status: int, output: str) -> Cell:
     """The maps against `conntrack -L`: of several comparisons, the flows of the largest, and what
     any of them misses or has too much.
     """
-    start, end = output.find("{\n"), output.rfind("}")
-    if start < 0 or end < start:
-        last = (output.strip().splitlines() or ["no output"])[-1]
-        return Cell(False, last[:120])
-    checks = json.loads(output[start : end + 1])["checks"]
+    checks = _checks(output)
+    if isinstance(checks, Cell):
+        return checks
     named = [(one["name"].split(" in the dump")[0], one["detail"]) for one in checks]
     missing = [detail for name, detail in named if name == "missing"]
     extra = [detail for name, detail in named if name == "extra"]
@@ -160,6 +160,26 @@ def of_oracle(status: int, output: str) -> Cell:
     text = f"{max(flows)} flows, {sum(missing)} missing, {sum(extra)} extra"
     failed = [one["name"] for one in checks if not one["ok"]]
     return Cell(status == 0 and not failed, "; ".join([text, *failed])[:120])
+
+
+def _checks(output: str) -> list[dict[str, Any]] | Cell:
+    """What `python3 -m nat` has looked at, or a bad cell where it has not got that far."""
+    start, end = output.find("{\n"), output.rfind("}")
+    if start < 0 or end < start:
+        last = (output.strip().splitlines() or ["no output"])[-1]
+        return Cell(False, last[:120])
+    checks: list[dict[str, Any]] = json.loads(output[start : end + 1])["checks"]
+    return checks
+
+
+def of_checks(status: int, output: str) -> Cell:
+    """Another command of `python3 -m nat`: how many checks held, or those that did not."""
+    checks = _checks(output)
+    if isinstance(checks, Cell):
+        return checks
+    failed = [f"{one['name']}: {one['detail']}" for one in checks if not one["ok"]]
+    good = status == 0 and bool(checks) and not failed
+    return Cell(good, ("; ".join(failed) or f"{len(checks)} checks")[:120])
 
 
 def of_cycles(status: int, output: str) -> Cell:

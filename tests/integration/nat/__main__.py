@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from . import checks, churn, readings, responder, reuse, stress, topology, traffic
+from . import checks, churn, readings, responder, reuse, stress, successors, topology, traffic
 from .commands import run_hook
 from .errors import NatError
 from .report import Report
@@ -106,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     command("flush", "empty the conntrack tables")
     command("check-closed", "after a flush: nothing live, closed flows still known", True)
     command("down", "remove everything")
+    command("successors", "nobody is answered by a dead flow").add_argument(
+        "--lookup-command", default=readings.LOOKUP, help="the command to test"
+    )
     made = command("stress", "flows come in the middle of deletes; then both tables", True)
     made.add_argument("--way", choices=stress.WAYS, default=stress.FLUSH)
     made.add_argument("--seconds", type=float, default=60.0)
@@ -157,6 +160,8 @@ def _work(report: Report, options: argparse.Namespace) -> None:
         checks.compare(report, options.dump_command, options.min_flows)
     elif options.command == "check-closed":
         checks.check_closed(report, options.dump_command)
+    elif options.command == "successors":
+        successors.check(report, options.lookup_command)
     elif options.command == "stress":
         stress.run_all(report, options)
     else:

@@ -13,6 +13,7 @@ from .errors import NatError
 from .flow import Flow, Key, is_translated, key_of
 
 DUMP = "btfleet conntrack dump --json"
+LOOKUP = "btfleet conntrack lookup"
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 

@@ -94,6 +94,22 @@ def test_the_oracle_has_to_have_looked_at_flows() -> None:
     assert not cells.of_oracle(1, nat_report((240, 0, 0))).good
 
 
+def test_other_checks_are_counted_or_named() -> None:
+    report = Report()
+    report.add("one", True)
+    report.nothing("two", [])
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        report.finish()
+        report.nothing("live but not in conntrack", ["a flow"] * 3)
+    assert cells.of_checks(0, said.getvalue()) == Cell(True, "2 checks")
+    assert not cells.of_checks(1, said.getvalue()).good
+    with contextlib.redirect_stdout(said := io.StringIO()):
+        report.finish()
+    assert cells.of_checks(1, said.getvalue()) == Cell(False, "live but not in conntrack: 3")
+    assert cells.of_checks(1, "no such command") == Cell(False, "no such command")
+
+
 def test_what_the_oracle_misses_is_counted() -> None:
     bad = cells.of_oracle(1, nat_report((31, 0, 2), (240, 3, 0)))
     assert bad.good is False
