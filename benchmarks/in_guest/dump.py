@@ -23,7 +23,7 @@ def check(flows: int, words: Sequence[str]) -> None:
 
 def measure(flows: int) -> Figures:
     """Return ns per command."""
-    tracker.restore()
+    tracker.begin_anew()
     translated_flows.only(flows)
     for words in (DUMP, LIST):  # which warms up as well
         check(flows, words)

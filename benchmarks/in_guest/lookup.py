@@ -12,11 +12,8 @@ LOOKUP = ("btfleet", "conntrack", "lookup", f"{SRC}:{SPORT}", f"{DST}:{DPORT}", 
 
 def measure(flows: int, rounds: int) -> Figures:
     """Return ns per command."""
-    # With no closed flows of what was measured before: status counts them
-    translated_flows.flush()
-    tracker.unload()
-    tracker.restore()
-    translated_flows.fill(flows)
+    tracker.begin_anew()
+    translated_flows.only(flows)
     found = in_turns(
         rounds,
         {

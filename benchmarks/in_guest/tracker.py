@@ -48,11 +48,6 @@ def load(tier: str | None = None, **settings: object) -> None:
     run(LOAD)
 
 
-def restore() -> None:
-    """Load what the rollout had loaded."""
-    run(("btfleet", "load"))
-
-
 def unload() -> None:
     """Remove every pin, and wait until the kernel has let go of the programs."""
     numbers = programs() if PINS.exists() and any(PINS.iterdir()) else []
@@ -63,6 +58,13 @@ def unload() -> None:
         if time.monotonic() > deadline:
             raise RuntimeError("the programs are still there a minute after their pins went")
         time.sleep(0.1)
+
+
+def begin_anew() -> None:
+    """Load what the rollout had loaded, with nothing in its maps of what was measured before."""
+    run(("conntrack", "-F"))
+    unload()
+    run(("btfleet", "load"))
 
 
 def status() -> dict[str, Any]:
