@@ -17,7 +17,7 @@ def check(flows: int, words: Sequence[str]) -> None:
     """Raise RuntimeError unless the dump gives every flow: else there is nothing to compare."""
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     found = done.stdout.count(b"\n")
-    if found != flows:
+    if found < flows:
         raise RuntimeError(f"{' '.join(words)} gave {found} lines, needed: {flows}")
 
 
