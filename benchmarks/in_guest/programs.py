@@ -51,7 +51,10 @@ def measure(flows: int) -> Figures:
     And its end after as many closed flows as are kept, as it is on a host for long.
     """
     found: Figures = {}
+    translated_flows.flush()
     for tier, name in ((tracker.KPROBE, "kprobe"), (tracker.FENTRY, "fentry")):
+        # A delete's cost depends on how full the map of closed flows is
+        tracker.unload()
         tracker.load(tier)
         numbers = tracker.programs()
         translated_flows.only(flows // 10)  # to warm up
