@@ -61,6 +61,7 @@ READING = (
     f"{_KERNEL}/loader/access.py",
     f"{_KERNEL}/loader/lock.py",
     f"{_KERNEL}/loader/misses.py",
+    f"{_KERNEL}/loader/reconciled.py",
     f"{_KERNEL}/loader/state.py",
     f"{_KERNEL}/loader/telemetry.py",
 )

@@ -46,6 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     load.set_defaults(run="load_command")
 
+    reconcile = commands.add_parser(
+        "reconcile",
+        help="bring the maps to what the kernel has: add flows that were missed, close those that "
+        "have ended",
+    )
+    reconcile.add_argument(
+        "--if-needed", action="store_true", help="only if flows were missed (what the timer runs)"
+    )
+    reconcile.add_argument("--json", action="store_true", help="the result as one JSON object")
+    reconcile.set_defaults(run="reconcile_command")
+
     status = commands.add_parser(
         "status",
         help="what is loaded, and which remote config is in force; exit code 1 if not as loaded, "

@@ -12,6 +12,7 @@ from btfleet._config.status import Status, read
 
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from btfleet.quick import StatusOptions
 
@@ -55,6 +56,7 @@ def describe(status: Status, now: int) -> list[str]:
         )
         if status.degraded:
             lines.append(f"degraded  {status.degraded}")
+        lines += [f"repaired  {text}" for text in _reconciled(status.reconciled, now)]
         lines += [f"followed  {text}" for text in _follower(status.follower)]
         if status.holder:
             lines.append(f"held      by process {status.holder}: this kernel cannot pin links")
@@ -90,6 +92,19 @@ def _follower(found: dict[str, int | bool] | None) -> list[str]:
         f"{found['repaired']} entries repaired" if found["repaired"] else "",
     ]
     return [", ".join(filter(None, parts))]
+
+
+def _reconciled(found: dict[str, Any] | None, now: int) -> list[str]:
+    """What the last reconciliation found, where there was one since the load."""
+    if found is None or not found["runs"]:
+        return []
+    text = (
+        f"{agent_status.age(now - found['at'])} ago ({found['why']}): {found['added']} entries "
+        f"added, {found['removed']} removed"
+    )
+    if found["runs"] > 1:
+        text += f"; {found['added_ever']} and {found['removed_ever']} by all {found['runs']}"
+    return [text, *([f"failed: {found['error']}"] if found["error"] else [])]
 
 
 def _settings(spec: object) -> str:

@@ -302,7 +302,7 @@ def present(module: AnsibleModule) -> dict[str, object]:
         release_before,
         choice.name,
         params["keep"],
-        packed(release.UNIT),
+        release.packed_units(releases, choice.name),
         boot=release_before.unit is not None,
     )
     after = config_service.plan(before, contents, packed(config_service.UNIT))

@@ -102,6 +102,14 @@ follower:
     - Null with any other tier.
   type: dict
   returned: success
+reconciled:
+  description:
+    - What the last reconciliation with the kernel's own table found. C(at) (Unix seconds, of the
+      load if there was none since), C(seconds), C(why), entries C(added) and C(removed),
+      C(added_ever) and C(removed_ever) by all C(runs) since the load, C(error) if it failed.
+    - Null with tier V(netlink), whose process compares by itself, and if nothing is loaded.
+  type: dict
+  returned: success
 unseen:
   description: Which flows are not seen, a line for each reason. Empty but with tier V(netlink).
   type: list

@@ -254,10 +254,11 @@ def present(module: AnsibleModule) -> dict[str, object]:
     def packed(unit: str) -> str | None:
         return file_digest(release.packed_unit(releases, choice.name, unit))
 
-    units = {unit: packed(unit) for unit in (release.UNIT, *poller_agent.UNITS)}
+    units = {unit: packed(unit) for unit in poller_agent.UNITS}
     pinned = points.pinned_releases(journal.read_points(Store()))
+    packed_units = release.packed_units(releases, choice.name)
     release_after = release.plan(
-        release_before, choice.name, params["keep"], units[release.UNIT], pinned=pinned
+        release_before, choice.name, params["keep"], packed_units, pinned=pinned
     )
     after = poller_agent.plan(before, contents, units)
     if os.path.isdir(releases.folder(choice.name)):  # else this is a dry run

@@ -134,10 +134,7 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import 
     poller_agent,
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import runner
-from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
-    HostError,
-    file_digest,
-)
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import HostError
 from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.store import Store
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import (
     release,
@@ -177,9 +174,9 @@ def present(module: AnsibleModule, layout: release.Layout) -> dict[str, object]:
         if offer.archive is None:
             return choice.request()
         release_choice.unpack(layout, runner(module), offer, choice)
-    unit = file_digest(release.packed_unit(layout, name))
+    units = release.packed_units(layout, name)
     pinned = points.pinned_releases(journal.read_points(Store()))
-    after = release.plan(before, name, params["keep"], unit, pinned=pinned)
+    after = release.plan(before, name, params["keep"], units, pinned=pinned)
     if before != after and not module.check_mode:
         release.reach(layout, runner(module), before, after)
     for warning in release.warnings(layout, after):

@@ -190,7 +190,7 @@ def record(host: Host, found: Points, now: Present, keep: int) -> None:
     journal.write_points(store, found)
     journal.write_outcome(store, Outcome(PASSED, found[0].release, at=found[0].at))
     if now.release.current is not None:
-        after = release.plan(now.release, now.release.current, keep, None, boot=False)
+        after = release.plan(now.release, now.release.current, keep, {}, boot=False)
         release.reach(host.releases, host.run, now.release, after)
     manage.prune(host.tracker, points.pinned_objects(found))
 

@@ -19,6 +19,9 @@ from btfleet._config import paths
 from btfleet._kernel.backends.netlink.pulse import Pulse
 from btfleet._kernel.conntrack.record_map import is_followed
 from btfleet._kernel.errors import TrackerError
+from btfleet._kernel.loader import reconciled
+from btfleet._kernel.loader.reconciled import Result
+from btfleet._kernel.loader.state import Active
 from btfleet.poller.loop import PollStats
 from btfleet.poller.maps import Maps
 from btfleet.poller.states import APPLIED, APPLYING, FAILED, RECEIVED, ApplyState, phase_name
@@ -84,6 +87,8 @@ class AgentCollector(Collector):
         )
         if is_followed(record):
             yield from _follower(found)
+        else:
+            yield from _reconciled(reconciled.read(record, Active().reconciled_path))
         yield _labelled(
             "btfleet_tracker_info",
             "The tracker that is loaded.",
@@ -152,6 +157,32 @@ def _follower(found: Pulse | None) -> Iterator[Metric]:
         ("repaired", "Entries of flows that had ended unannounced.", found.repaired),
     ):
         yield CounterMetricFamily(f"btfleet_follower_{name}", text, value=value)
+
+
+def _reconciled(found: Result) -> Iterator[Metric]:
+    yield _gauge(
+        "btfleet_tracker_reconciled_timestamp_seconds",
+        "When the maps were last reconciled with the kernel's table.",
+        found.at,
+    )
+    yield _gauge(
+        "btfleet_tracker_reconcile_failed",
+        "Whether the last reconciliation failed.",
+        found.error is not None,
+    )
+    yield CounterMetricFamily(
+        "btfleet_tracker_reconciliations",
+        "Reconciliations since the load.",
+        value=found.runs,
+    )
+    entries = CounterMetricFamily(
+        "btfleet_tracker_reconciled_entries",
+        "Entries that reconciliations have added and removed since the load.",
+        labels=["kind"],
+    )
+    entries.add_metric(["added"], found.added_ever)
+    entries.add_metric(["removed"], found.removed_ever)
+    yield entries
 
 
 def _polls(snapshot: Snapshot) -> Iterator[Metric]:

@@ -19,8 +19,10 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._kernel.conntrac
     CLOSED,
     LIVE,
 )
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import TIMER
 
 from .host import Host, Tracker
+from .units import UnitReading
 from .verdict import (
     HIGH,
     LOW,
@@ -308,9 +310,31 @@ def missed(host: Host, wanted: Wanted) -> Finding:
     return _share(
         *(host, wanted, ("insert_missed", "delete_missed"), limit),
         f"at most {limit:g} % of flows were passed over by the kernel",
-        f"{wanted.rollout(' -e conntracker_state=unloaded')}, then {wanted.rollout()}, which "
-        "takes in what was missed; core/fentry misses nothing, where the kernel has it",
+        f"what was missed is repaired (tracker.reconciled); "
+        f"{wanted.rollout(' -e conntracker_state=unloaded')} and {wanted.rollout()} let the "
+        "counters start anew; core/fentry misses the least, where the kernel has it",
     )
+
+
+def reconciled(host: Host, wanted: Wanted) -> Finding:
+    """What was missed is repaired."""
+    expected = "the timer looks for what was missed, and repairs it"
+    if host.tracker is None:
+        return unknown(expected, host.why("tracker"))
+    found = host.tracker.status.reconciled
+    if found is None:
+        return not_applicable(expected, "no programs are loaded (tracker.loaded)")
+    if found["error"]:
+        fix = "`btfleet reconcile` on the host tries again; what the line says"
+        return judge(False, expected, f"the last one failed: {found['error']}", fix)
+    timer = (host.units or {}).get(TIMER, UnitReading())
+    if timer.is_installed and not (timer.enabled and timer.active):
+        return judge(False, expected, f"{TIMER} is {timer.state}", wanted.rollout())
+    actual = (
+        f"{found['runs']} times since the load: {found['added_ever']} entries added, "
+        f"{found['removed_ever']} removed"
+    )
+    return judge(True, expected, actual, "")
 
 
 def _share(
@@ -342,4 +366,5 @@ CONTROLS = (
     Control("tracker.closed_fill", "Closed flows are known a while", LOW, NETWORK, closed_fill),
     Control("tracker.lost", "No flows are lost", MEDIUM, NETWORK, lost),
     Control("tracker.missed", "The kernel passes over no flows", MEDIUM, NETWORK, missed),
+    Control("tracker.reconciled", "What was missed is repaired", MEDIUM, NETWORK, reconciled),
 )

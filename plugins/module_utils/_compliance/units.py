@@ -13,13 +13,15 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons.poller_
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host import systemd
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
-from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import UNIT as BOOT
+from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
+    UNITS as BOOT_UNITS,
+)
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
     Layout,
     packed_unit,
 )
 
-UNITS = (BOOT, *AGENT_UNITS)
+UNITS = (*BOOT_UNITS, *AGENT_UNITS)
 
 # Directives that take one word; on and off have several spellings in a unit file
 _WORDS = (

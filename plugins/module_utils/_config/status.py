@@ -13,7 +13,7 @@ from .._kernel.conntrack import reading
 from .._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, SHAPES, read_counters
 from .._kernel.conntrack.record_map import is_followed
 from .._kernel.errors import InvalidSpec
-from .._kernel.loader import misses, telemetry
+from .._kernel.loader import misses, reconciled, telemetry
 from .._kernel.loader.state import Active
 from .._kernel.store import Store
 from . import remote
@@ -24,8 +24,9 @@ class Status:
     """`maps` gives entries and max_entries a map; `load_results` see `telemetry`; `owners` has who
     decided each setting of the spec in force (see `remote.owners_in_force`); `follower` is the sign
     of life of the process that keeps the table in the tier netlink (see `pulse`), `unseen` has a
-    line for each reason why it does not follow some namespaces; `holder` is the process that holds
-    the links, where one has to.
+    line for each reason why it does not follow some namespaces; `reconciled` is
+    what the last reconciliation found (see `reconciled.Result`), None in that tier; `holder` is the
+    process that holds the links, where one has to.
     """
 
     record: dict[str, object] | None
@@ -36,6 +37,7 @@ class Status:
     owners: dict[str, str | None] = field(default_factory=dict)
     follower: dict[str, int | bool] | None = None
     unseen: tuple[str, ...] = ()
+    reconciled: dict[str, object] | None = None
     holder: int | None = None
 
     @property
@@ -91,6 +93,7 @@ def read(active: Active | None = None, store: Store | None = None, fill: bool = 
         owners=_owners(store, loaded.record),
         follower=found.to_dict() if found else None,
         unseen=tuple(pulse.unfollowed(found)),
+        reconciled=_reconciled(active, loaded.record),
         holder=active.holding_process() if (loaded.record or {}).get("held") else None,
     )
 
@@ -98,6 +101,12 @@ def read(active: Active | None = None, store: Store | None = None, fill: bool = 
 def _is_ours(name: str, info: bpf.MapInfo) -> bool:
     # What somebody else has pinned there could not be read as one of ours; it is named as drift
     return (info.type, info.key_size, info.value_size) == SHAPES[name]
+
+
+def _reconciled(active: Active, record: dict[str, object] | None) -> dict[str, object] | None:
+    if record is None or is_followed(record):
+        return None
+    return reconciled.to_dict(reconciled.read(record, active.reconciled_path))
 
 
 def _owners(store: Store, record: dict[str, object] | None) -> dict[str, str | None]:

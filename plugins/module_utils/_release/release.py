@@ -19,12 +19,13 @@ import tarfile
 import tempfile
 import zlib
 from dataclasses import dataclass, replace
-from typing import Callable
+from typing import Callable, Mapping
 
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host import systemd
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.commands import Runner
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
+    Unit,
     file_digest,
 )
 
@@ -33,6 +34,14 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]*")
 _SCRATCH = ".unpack-"
 
 UNIT = "btfleet-conntracker.service"
+# They come and go with the boot unit: what the timer starts repairs what the tracker has missed
+TIMER, RECONCILE = "btfleet-reconcile.timer", "btfleet-reconcile.service"
+UNITS = (UNIT, TIMER, RECONCILE)
+
+_NO_UNIT = Unit()
+# Of a unit whose digest in the release is not known: what is there stays
+_KEEP = ""
+_UNKNOWN: Mapping[str, str | None] = dict.fromkeys(UNITS, _KEEP)
 
 # Compiles the Python files in a folder, for the place where it will lie
 Compiler = Callable[[str, str], None]
@@ -68,6 +77,7 @@ class Layout:
 @dataclass(frozen=True)
 class State:
     """What there is: names of the kept releases, the current one, the command's link, the unit.
+    `timer` is the one beside it, `reconcile` the digest of the unit that it starts.
 
     `read_only` says that the link's folder is on a file system that cannot be written: a host that
     was made so does without the link.
@@ -79,6 +89,8 @@ class State:
     unit: str | None = None
     unit_enabled: bool = False
     unit_active: bool = False
+    timer: Unit = _NO_UNIT
+    reconcile: str | None = None
     read_only: bool = False
 
     def to_dict(self) -> dict[str, object]:
@@ -86,7 +98,9 @@ class State:
         return {
             "command": self.command,
             "current": self.current,
+            "reconcile": self.reconcile,
             "releases": list(self.releases),
+            "timer": self.timer.to_dict(),
             "unit": self.unit,
             "unit_active": self.unit_active,
             "unit_enabled": self.unit_enabled,
@@ -109,14 +123,15 @@ def plan(
     now: State,
     name: str,
     keep: int,
-    unit_digest: str | None,
+    packed: Mapping[str, str | None],
     boot: bool = True,
     pinned: frozenset[str] = frozenset(),
 ) -> State:
     """The state with release `name` current and at most `keep` others, newest first.
 
     Those that are `pinned` stay in any case. Without `boot` the boot unit is not brought along: a
-    host may have no tracker to load.
+    host may have no tracker to load. `packed` has the digests of the release's units, None for one
+    that it lacks; it is empty where the release is not unpacked yet.
     """
     others = [other for other in now.releases if other not in (name, now.current)]
     if now.current not in (None, name):
@@ -124,20 +139,33 @@ def plan(
     kept = {name, *others[:keep], *pinned}
     # In the order that `read` gives: a release that has yet to be unpacked will be the newest
     known = now.releases if name in now.releases else (name, *now.releases)
+    units = dict(_UNKNOWN, **packed) if boot else _UNKNOWN
+    timer = units[TIMER]
     return State(
         releases=tuple(other for other in known if other in kept),
         current=name,
         command=now.command or not now.read_only,
-        unit=(unit_digest or now.unit) if boot else now.unit,
+        unit=units[UNIT] or now.unit,
         unit_enabled=boot or now.unit_enabled,
         unit_active=boot or now.unit_active,
+        timer=_planned(now.timer, timer) if boot else now.timer,
+        reconcile=now.reconcile if units[RECONCILE] == _KEEP else units[RECONCILE],
         read_only=now.read_only,
     )
 
 
+def _planned(now: Unit, packed: str | None) -> Unit:
+    """The timer with the boot unit: none where the release has none."""
+    if packed is None:
+        return _NO_UNIT
+    return Unit(now.digest if packed == _KEEP else packed, enabled=True, active=True)
+
+
 def without_boot_unit(now: State) -> State:
-    """The same without the boot unit."""
-    return replace(now, unit=None, unit_enabled=False, unit_active=False)
+    """The same without the boot unit, and those beside it."""
+    return replace(
+        now, unit=None, unit_enabled=False, unit_active=False, timer=_NO_UNIT, reconcile=None
+    )
 
 
 def plan_removal(now: State, in_use: bool) -> State:
@@ -158,12 +186,15 @@ def warnings(layout: Layout, state: State) -> list[str]:
 
 def read(layout: Layout, run: Runner) -> State:
     """The state now; releases newest first (by the time they were unpacked)."""
-    unit = systemd.read(run, layout.units, (UNIT,))[UNIT]
+    units = systemd.read(run, layout.units, UNITS)
+    unit = units[UNIT]
     return replace(
         read_releases(layout),
         unit=unit.digest,
         unit_enabled=unit.enabled,
         unit_active=unit.active,
+        timer=units[TIMER],
+        reconcile=units[RECONCILE].digest,
     )
 
 
@@ -204,6 +235,13 @@ def _points_to(link: str, target: str) -> bool:
 def packed_unit(layout: Layout, name: str, unit: str = UNIT) -> str:
     """Where a release has a unit file."""
     return os.path.join(layout.folder(name), "units", unit)
+
+
+def packed_units(layout: Layout, name: str) -> dict[str, str | None]:
+    """The digests of a release's units, for `plan`; none if it is not unpacked."""
+    if not os.path.isdir(layout.folder(name)):
+        return {}
+    return {unit: file_digest(packed_unit(layout, name, unit)) for unit in UNITS}
 
 
 # --- doing ------------------------------------------------------------------------------------
@@ -290,17 +328,38 @@ def reach(layout: Layout, run: Runner, now: State, after: State) -> None:
         link_atomically(os.path.join("releases", name), layout.current)
     if after.command and not now.command:
         link_atomically(_command_target(layout), layout.command)
-    packed = packed_unit(layout, name)
-    if after.unit is not None and file_digest(packed) != now.unit:
-        with open(packed, "rb") as stream:
-            systemd.write(layout.units, UNIT, stream.read())
+    former, wanted = _files(now), _files(after)
+    gone = tuple(unit for unit in UNITS if former[unit] and not wanted[unit])
+    systemd.remove(run, layout.units, gone)
+    changed = [unit for unit in UNITS if wanted[unit] and wanted[unit] != former[unit]]
+    for unit in changed:
+        with open(packed_unit(layout, name, unit), "rb") as stream:
+            systemd.write(layout.units, unit, stream.read())
+    if changed:
         systemd.call(run, "daemon-reload")
-    if after.unit_enabled and not now.unit_enabled:
-        systemd.call(run, "enable", "--quiet", UNIT)
-    if after.unit_active and not now.unit_active:
-        systemd.call(run, "start", UNIT)
+    for unit, enable, start in (
+        (
+            UNIT,
+            after.unit_enabled and not now.unit_enabled,
+            after.unit_active and not now.unit_active,
+        ),
+        (
+            TIMER,
+            after.timer.enabled and not now.timer.enabled,
+            after.timer.active and not now.timer.active,
+        ),
+    ):
+        if enable:
+            systemd.call(run, "enable", "--quiet", unit)
+        if start:
+            systemd.call(run, "start", unit)
     for old in set(now.releases) - set(after.releases):
         shutil.rmtree(layout.folder(old))
+
+
+def _files(state: State) -> dict[str, str | None]:
+    """The digests of the unit files in a state."""
+    return {UNIT: state.unit, TIMER: state.timer.digest, RECONCILE: state.reconcile}
 
 
 def remove(layout: Layout, run: Runner, now: State, after: State) -> None:
@@ -309,7 +368,7 @@ def remove(layout: Layout, run: Runner, now: State, after: State) -> None:
         raise ReleaseError(
             f"{layout.command} is on a read-only file system: mount it writable to have it removed"
         )
-    systemd.remove(run, layout.units, (UNIT,))
+    systemd.remove(run, layout.units, UNITS)
     if after.current is not None:
         return
     if now.command:

@@ -28,7 +28,7 @@ from . import gate
 from .gate import Expected, Reading, UnitReading
 from .present import Host
 
-_UNITS = (release.UNIT, *poller_agent.UNITS)
+_UNITS = (*release.UNITS, *poller_agent.UNITS)
 _SHOWN = ("ActiveState", "NRestarts", "MainPID")
 _COUNT_FILE = "/proc/sys/net/netfilter/nf_conntrack_count"
 # Seconds between two looks at a host that is not well yet

@@ -18,7 +18,6 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._daemons import 
     config_service,
     poller_agent,
 )
-from ansible_collections.btfleet.conntrack.plugins.module_utils._host import systemd
 from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import (
     HostError,
     file_digest,
@@ -105,14 +104,12 @@ def _release(host: Host, point: RestorePoint, now: Present, dry: bool) -> list[S
         if after != before and not dry:
             release.remove(host.releases, host.run, before, after)
     else:
-        unit = file_digest(release.packed_unit(host.releases, point.release))
-        after = release.plan(before, point.release, len(before.releases), unit, point.boot)
+        units = release.packed_units(host.releases, point.release)
+        after = release.plan(before, point.release, len(before.releases), units, point.boot)
         if not point.boot:
             after = release.without_boot_unit(after)
         if after != before and not dry:
             release.reach(host.releases, host.run, before, after)
-            if before.unit is not None and not point.boot:
-                systemd.remove(host.run, host.releases.units, (release.UNIT,))
     return [Step("release", before.to_dict(), after.to_dict())] if after != before else []
 
 

@@ -76,6 +76,19 @@ def record(**changes: Any) -> dict[str, Any]:
     }
 
 
+RECONCILED = {
+    "at": 1,
+    "seconds": 0.5,
+    "why": "load",
+    "added": 0,
+    "removed": 0,
+    "added_ever": 0,
+    "removed_ever": 0,
+    "runs": 0,
+    "error": None,
+}
+
+
 def status(**changes: Any) -> Status:
     """The tracker as it was loaded."""
     values: dict[str, Any] = {
@@ -85,6 +98,7 @@ def status(**changes: Any) -> Status:
             "conntrack_closed": {"max_entries": 1000, "entries": 20},
         },
         "counters": {"insert_hits": 5000, "delete_hits": 4000, "live_full": 0, "insert_missed": 0},
+        "reconciled": RECONCILED,
         "owners": dict.fromkeys(SPEC.to_dict(), "base"),
         **changes,
     }

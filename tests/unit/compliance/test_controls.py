@@ -47,6 +47,7 @@ from tests.unit.compliance.hosts import (
     HOST,
     NOW,
     OBJECT,
+    RECONCILED,
     RELEASE,
     SPEC,
     TRACKER,
@@ -155,6 +156,14 @@ CAUSES: dict[str, tuple[str, Host]] = {
     "flows are passed over": (
         "tracker.missed",
         with_status(counters={"insert_hits": 900, "delete_hits": 100, "insert_missed": 2}),
+    ),
+    "what was missed is not repaired": (
+        "tracker.reconciled",
+        with_status(reconciled={**RECONCILED, "error": "no memory"}),
+    ),
+    "nothing looks for what was missed": (
+        "tracker.reconciled",
+        with_units(reconcile=unit(shown={"UnitFileState": "enabled", "ActiveState": "inactive"})),
     ),
     "a stale release": (
         "release.current",

@@ -21,6 +21,7 @@ import pytest
 from btfleet._config import status
 from btfleet._kernel.backends import programs, seed
 from btfleet._kernel.backends.base import Request, former_maps, kept_maps
+from btfleet._kernel.backends.seed import Reconciled
 from btfleet._kernel.bpf import bpf
 from btfleet._kernel.conntrack import record_map
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS, COUNTERS_MAP, LIVE
@@ -242,9 +243,45 @@ def facts_of(**values: str) -> Facts:
 
 def test_the_same_spec_again_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_module, "gather", None)  # nothing may be probed
+    monkeypatch.setattr(Tracker, "_reconcile_maps", lambda *_of: Reconciled(4, 2, 3))
     outcome = host.tracker.load(host.spec)
     assert (outcome.changed, outcome.record) == (False, host.record)
     assert telemetry.read(host.tracker.store) == []
+    found = status.read(host.tracker.active, host.tracker.store).reconciled
+    assert found is not None
+    assert (found["why"], found["added"], found["removed"]) == ("load of the same spec", 4, 2)
+    assert os.path.exists(host.tracker.active.reconciled_path)
+
+
+def test_reconciling_that_fails_is_kept_with_the_result_and_the_same_spec_loads_all_the_same(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_of: object) -> Reconciled:
+        raise LoaderError("it was not done in time")
+
+    monkeypatch.setattr(Tracker, "_reconcile_maps", fail)
+    with pytest.raises(LoaderError, match="not done in time"):
+        host.tracker.reconcile("asked for")
+    assert host.tracker.load(host.spec).changed is False
+    found = status.read(host.tracker.active, host.tracker.store).reconciled
+    assert found is not None
+    assert (found["error"], found["runs"]) == ("it was not done in time", 2)
+
+
+def test_a_tracker_that_is_not_as_loaded_is_not_reconciled(host: Host) -> None:
+    os.unlink(host.tracker.pins.path("link_insert"))
+    with pytest.raises(LoaderError, match="pin link_insert is missing: load it first"):
+        host.tracker.reconcile("asked for")
+
+
+def test_a_load_goes_on_from_the_last_pass_of_a_reconciliation(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tracker, "_reconcile_maps", lambda *_of: Reconciled(0, 0, 77))
+    host.tracker.reconcile("asked for")
+    verdict = Verdict(True, "core/kprobe", "pinned", {})
+    request = host.tracker._request(host.spec, facts_of(), verdict, host.tracker.read())
+    assert request.last_pass == 77
 
 
 @pytest.mark.parametrize(
@@ -296,6 +333,7 @@ def test_a_half_made_set_is_taken_back_before_the_next_load(
         f"pin new_{LIVE} is what a load that was killed has left: load again",
     )
     monkeypatch.setattr(load_module, "gather", None)
+    monkeypatch.setattr(Tracker, "_reconcile_maps", lambda *_of: Reconciled(0, 0, 3))
     assert host.tracker.load(host.spec).changed is False
     assert host.tracker.read().drift == ()
 

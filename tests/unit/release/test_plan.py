@@ -4,15 +4,27 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd import Unit
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
+    RECONCILE,
+    TIMER,
+    UNIT,
     ReleaseError,
     State,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
-DONE = {"command": True, "unit": "digest", "unit_enabled": True, "unit_active": True}
+DIGESTS = {UNIT: "digest", TIMER: "timer", RECONCILE: "reconcile"}
+DONE = {
+    "command": True,
+    "unit": "digest",
+    "unit_enabled": True,
+    "unit_active": True,
+    "timer": Unit("timer", enabled=True, active=True),
+    "reconcile": "reconcile",
+}
 
 
 def state(*releases: str, current: str | None = None) -> State:
@@ -44,7 +56,7 @@ def state(*releases: str, current: str | None = None) -> State:
 def test_the_releases_after_a_switch(
     now: State, name: str, keep: int, releases: tuple[str, ...]
 ) -> None:
-    after = release.plan(now, name, keep, "digest")
+    after = release.plan(now, name, keep, DIGESTS)
     assert after == State(releases=releases, current=name, **DONE)  # type: ignore[arg-type]
 
 
@@ -56,8 +68,8 @@ def test_what_was_reached_stays_as_it_is(
     releases: list[str], name: str, keep: int, current: str | None
 ) -> None:
     now = State(releases=tuple(releases), current=current if current in releases else None)
-    after = release.plan(now, name, keep, "digest")
-    assert release.plan(after, name, keep, "digest") == after
+    after = release.plan(now, name, keep, DIGESTS)
+    assert release.plan(after, name, keep, DIGESTS) == after
     assert len(after.releases) <= keep + 1
     assert name in after.releases
 
@@ -65,8 +77,8 @@ def test_what_was_reached_stays_as_it_is(
 def test_the_unit_stays_where_the_release_is_not_unpacked_yet() -> None:
     """In check mode nothing is unpacked, so the new unit cannot be known."""
     now = State(releases=("1",), current="1", unit="old")
-    assert release.plan(now, "2", 2, None).unit == "old"
-    assert release.plan(now, "2", 2, "new").unit == "new"
+    assert release.plan(now, "2", 2, {}).unit == "old"
+    assert release.plan(now, "2", 2, {UNIT: "new"}).unit == "new"
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "1", "1.2.3rc1", "1.0+local", "1!2.0"])
@@ -85,4 +97,19 @@ def test_a_diff_shows_all_of_it() -> None:
         "releases": ["1"],
         "current": "1",
         **DONE,
+        "timer": {"active": True, "enabled": True, "file": "timer"},
     }
+
+
+def test_a_release_without_a_timer_has_none_when_it_is_current() -> None:
+    now = release.plan(State(releases=("1",)), "1", 2, DIGESTS)
+    assert release.plan(now, "0", 2, {}).timer == now.timer
+    after = release.plan(now, "0", 2, {UNIT: "old", TIMER: None, RECONCILE: None})
+    assert (after.unit, after.timer, after.reconcile) == ("old", Unit(), None)
+
+
+def test_without_the_boot_unit_there_is_no_timer_either() -> None:
+    now = release.plan(State(releases=("1",)), "1", 2, DIGESTS)
+    after = release.without_boot_unit(now)
+    assert (after.unit, after.timer, after.reconcile) == (None, Unit(), None)
+    assert release.plan(State(), "1", 2, DIGESTS, boot=False).timer == Unit()

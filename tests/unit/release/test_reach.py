@@ -16,6 +16,8 @@ from ansible_collections.btfleet.conntrack.plugins.module_utils._host.systemd im
 )
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release import release
 from ansible_collections.btfleet.conntrack.plugins.module_utils._release.release import (
+    RECONCILE,
+    TIMER,
     UNIT,
     Layout,
     ReleaseError,
@@ -28,10 +30,10 @@ class Systemd:
 
     def __init__(self, units: str) -> None:
         self.calls: list[str] = []
-        self.enabled = False
-        self.active = False
+        self.enabled: set[str] = set()
+        self.active: set[str] = set()
         self.failing: str | None = None
-        self._unit = os.path.join(units, UNIT)
+        self._units = units
 
     def __call__(self, command: list[str]) -> tuple[int, str, str]:
         assert command[0] == "systemctl"
@@ -40,19 +42,24 @@ class Systemd:
             self.calls.append(" ".join(command[1:]))
         if verb == self.failing:
             return 1, "", "Failed to do it:\n  no bus\n"
+        names = [word for word in command[2:] if not word.startswith("-")]
         if verb == "enable":
-            self.enabled = True
+            self.enabled.update(names)
         elif verb == "start":
-            self.active = True
+            self.active.update(names)
         elif verb == "disable":
-            self.enabled = self.active = False
+            self.enabled.difference_update(names)
+            self.active.difference_update(names)
         elif verb == "show":
-            file_state = "enabled" if self.enabled else "disabled"
-            if not os.path.exists(self._unit):
-                file_state = ""
-            active = "active" if self.active else "inactive"
-            return 0, f"Id={UNIT}\nUnitFileState={file_state}\nActiveState={active}\n", ""
+            return 0, "\n".join(map(self._shown, names)), ""
         return 0, "", ""
+
+    def _shown(self, name: str) -> str:
+        state = "enabled" if name in self.enabled else "disabled"
+        if not os.path.exists(os.path.join(self._units, name)):
+            state = ""
+        active = "active" if name in self.active else "inactive"
+        return f"Id={name}\nUnitFileState={state}\nActiveState={active}\n"
 
 
 @pytest.fixture
@@ -79,8 +86,7 @@ def put(layout: Layout, name: str, unit: str = "[Unit]\n", age: int = 0) -> None
 def switch(layout: Layout, systemd: Systemd, name: str, keep: int = 2) -> bool:
     """What the module does; says whether there was anything to do."""
     now = release.read(layout, systemd)
-    unit = file_digest(release.packed_unit(layout, name))
-    after = release.plan(now, name, keep, unit)
+    after = release.plan(now, name, keep, release.packed_units(layout, name))
     if now == after:
         return False
     release.reach(layout, systemd, now, after)
@@ -101,6 +107,30 @@ def test_the_first_release(layout: Layout, systemd: Systemd) -> None:
     unit = Path(layout.units, UNIT)
     assert unit.read_text() == "[Unit]\n"
     assert unit.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_release_with_a_timer_brings_it_along_and_one_without_takes_it_away(
+    layout: Layout, systemd: Systemd
+) -> None:
+    put(layout, "1-a", age=10)
+    for name in (TIMER, RECONCILE):
+        Path(layout.folder("1-a"), "units", name).write_text(f"[Unit]\nDescription={name}\n")
+    assert switch(layout, systemd, "1-a")
+    for call in (f"enable --quiet {TIMER}", f"start {TIMER}"):
+        assert call in systemd.calls
+    assert f"start {RECONCILE}" not in systemd.calls
+    assert sorted(os.listdir(layout.units)) == sorted(release.UNITS)
+    assert not switch(layout, systemd, "1-a")
+    Path(layout.units, RECONCILE).write_text("[Unit]\nDescription=mine\n")
+    systemd.active.remove(TIMER)
+    assert switch(layout, systemd, "1-a")
+    assert Path(layout.units, RECONCILE).read_text().endswith(f"{RECONCILE}\n")
+    assert TIMER in systemd.active
+    put(layout, "2-b")
+    assert switch(layout, systemd, "2-b")
+    assert os.listdir(layout.units) == [UNIT]
+    assert systemd.active == {UNIT}
+    assert not switch(layout, systemd, "2-b")
 
 
 def test_the_same_release_again_does_nothing(layout: Layout, systemd: Systemd) -> None:
@@ -152,9 +182,9 @@ def test_what_somebody_changed_is_put_right(layout: Layout, systemd: Systemd, da
     elif damage == "current":
         os.unlink(layout.current)
     elif damage == "disabled":
-        systemd.enabled = False
+        systemd.enabled.clear()
     else:
-        systemd.active = False
+        systemd.active.clear()
     assert switch(layout, systemd, "1-a")
     assert not switch(layout, systemd, "1-a")
 

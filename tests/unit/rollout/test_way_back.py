@@ -37,8 +37,8 @@ FILES = {
 def switch(host: Host, name: str) -> None:
     """What the module release does."""
     now = release.read(host.releases, host.run)
-    unit = file_digest(release.packed_unit(host.releases, name))
-    release.reach(host.releases, host.run, now, release.plan(now, name, 5, unit))
+    units = release.packed_units(host.releases, name)
+    release.reach(host.releases, host.run, now, release.plan(now, name, 5, units))
 
 
 def install_agent(host: Host, name: str, files: dict[str, bytes]) -> None:

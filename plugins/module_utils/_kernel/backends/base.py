@@ -32,7 +32,8 @@ _DETACHED = 10.0
 class Request:
     """A load: the spec, what this host can do, and the record of what is active so far.
 
-    `stays` says that this process stays, and may be the one that keeps the tracker.
+    `last_pass` is the number of the last pass over the live map that is active so far. `stays` says
+    that this process stays, and may be the one that keeps the tracker.
     """
 
     spec: Spec
@@ -41,6 +42,7 @@ class Request:
     pins: Pins
     former: Mapping[str, object] | None = None
     holder_path: str = held_links.SOCKET
+    last_pass: int = 0
     stays: bool = False
 
 

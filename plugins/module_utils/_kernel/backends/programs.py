@@ -105,9 +105,9 @@ class Programs(Backend):
 
     def sync(self) -> None:
         live = self._object.map_fd(LIVE)
-        former = record_map.last_pass(self.request.former)
         self._seeding.attach(self._object, self._facts.symbols)
         try:
+            former = self.request.last_pass
             self._last_pass = seed.take_in(live, self._maps, self._portid, former, self._sync_hits)
             function = str(self._facts.symbols[self._seeding.function])
             self._test.of_sync(self._portid, self._last_pass, function)

@@ -9,15 +9,35 @@ seed program sits on ctnetlink_fill_info() and writes each flow that goes by, wi
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import math
 import os
 import socket
 import struct
 import time
-from typing import Callable, Iterator
+from itertools import islice
+from typing import Callable, Container, Iterator, Mapping, NamedTuple
 
 from ..bpf import bpf
 from ..conntrack import namespaces
-from ..conntrack.layout import KEY, LOAD, VALUE, is_stale
+from ..conntrack.ctnetlink import Flow
+from ..conntrack.layout import (
+    CLOSED,
+    COUNTERS_MAP,
+    GENERATION_OFFSET,
+    KEY,
+    LIVE,
+    LOAD,
+    NETNS_ENDED,
+    NETNS_KEY,
+    NETNS_VALUE,
+    VALUE,
+    is_stale,
+    read_counters,
+)
+from ..conntrack.namespaces import Namespace
+from ..conntrack.query import Query, open_socket
 from ..errors import LoaderError
 
 NETLINK_NETFILTER = 12
@@ -31,6 +51,8 @@ _COUNT_FILE = "/proc/sys/net/netfilter/nf_conntrack_count"
 
 # Two passes a round; a second round is rare
 MAX_ROUNDS = 4
+# Stale entries that are looked at in one go
+_AT_ONCE = 100000
 
 
 def random_portid() -> int:
@@ -187,25 +209,36 @@ def take_in(
     return last
 
 
-def _one_pass(portid: int) -> tuple[set[int], int]:
-    """Dumps every namespace: the inode numbers of those that were there, and how many flows."""
-    visited, flows = set(), 0
-    for number, namespace in namespaces.find().items():
-        try:
-            flows += namespace.run(lambda: _drain_if_any(portid))
-            visited.add(number)
-        except namespaces.Gone:
-            continue
-        except OSError as exc:
-            failed = "enter" if isinstance(exc, namespaces.CannotEnter) else "read the flows of"
-            raise LoaderError(
-                f"cannot {failed} network namespace {number} ({exc.strerror}): "
-                "existing flows would be missing, so nothing was loaded"
-            ) from None
+def _one_pass(portid: int) -> tuple[dict[int, Namespace], int]:
+    """Dumps every namespace: those that were there, by inode number, and how many flows."""
+    visited, unread, flows = _dump_all(portid, math.inf)
+    for number, exc in unread.items():
+        failed = "enter" if isinstance(exc, namespaces.CannotEnter) else "read the flows of"
+        raise LoaderError(
+            f"cannot {failed} network namespace {number} ({exc.strerror}): "
+            "existing flows would be missing, so nothing was loaded"
+        ) from None
     return visited, flows
 
 
-def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: set[int]) -> int:
+def _dump_all(portid: int, deadline: float) -> tuple[dict[int, Namespace], dict[int, OSError], int]:
+    """Dumps every namespace; those that were read, why the others that are there were not, and how
+    many flows.
+    """
+    visited, unread, flows = {}, {}, 0
+    for number, namespace in namespaces.find().items():
+        _require_time(deadline)
+        try:
+            flows += namespace.run(lambda: _drain_if_any(portid))
+            visited[number] = namespace
+        except namespaces.Gone:
+            continue
+        except OSError as exc:
+            unread[number] = exc
+    return visited, unread, flows
+
+
+def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: Container[int]) -> int:
     """Removes stale entries; their number.
 
     Only in the namespaces that were visited: one that sockets alone keep alive is never found, and
@@ -217,3 +250,154 @@ def _remove(live_fd: int, stale: Iterator[tuple[bytes, bytes]], visited: set[int
         if KEY.unpack(key)[0] in visited and bpf.map_lookup(live_fd, key, VALUE.size) == value:
             removed += bpf.map_delete(live_fd, key)
     return removed
+
+
+# --- while the tracker runs ---------------------------------------------------------------------
+
+
+class Reconciled(NamedTuple):
+    """Entries that were added and removed, the number of the last pass, and the namespaces that
+    could not be read.
+    """
+
+    added: int
+    removed: int
+    last_pass: int
+    unread: tuple[int, ...] = ()
+
+
+class Reconciler:
+    """Brings the maps of a tracker that runs to what the kernel has. The seed program is attached.
+
+    `fds` has the descriptors of the maps. `seconds` limits it: LoaderError is raised after them,
+    with what is right so far done.
+    """
+
+    def __init__(
+        self, fds: Mapping[str, int], maps: MapCalls, portid: int, seconds: float = math.inf
+    ) -> None:
+        self._fds = fds
+        self._maps = maps
+        self._portid = portid
+        self._deadline = time.monotonic() + seconds
+
+    def run(self, last: int) -> Reconciled:
+        """Add what the maps lack, and close what the kernel lacks; `last` is as in `take_in`.
+
+        A second pass is made only where the first has written entries: a flow that ended just then
+        would stay for ever. An entry is closed after the kernel was asked for its flow by itself,
+        because a dump can pass over one while the kernel's table grows.
+        """
+        start_ns, before = time.monotonic_ns(), self._seeded()
+        for number in range(2):
+            last = next_pass(last)
+            self._maps.set_pass(last)
+            visited, unread, _flows = _dump_all(self._portid, self._deadline)
+            if number == 0 and self._seeded() == before:
+                break
+        removed, more = 0, True
+        while more:
+            stale = list(islice(self._maps.stale(self._fds[LIVE], start_ns, last), _AT_ONCE))
+            closed = self._close_stale(stale, visited, last)
+            removed += closed
+            more = closed > 0 and len(stale) == _AT_ONCE
+        return Reconciled(2 * (self._seeded() - before), removed, last, tuple(unread))
+
+    def _close_stale(
+        self, stale: list[tuple[bytes, bytes]], visited: Mapping[int, Namespace], last: int
+    ) -> int:
+        by_namespace: dict[int, list[tuple[bytes, bytes]]] = {}
+        for key, value in stale:
+            by_namespace.setdefault(KEY.unpack(key)[0], []).append((key, value))
+        closed = 0
+        for inode, entries in by_namespace.items():
+            try:
+                if inode in visited:
+                    ask = functools.partial(self._ask_for, entries, last)
+                    closed += visited[inode].run(ask)
+                else:
+                    closed += self._close_of_ended(inode, entries)
+            except (namespaces.Gone, namespaces.CannotEnter):  # the next time will tell
+                continue
+        return closed
+
+    def _seeded(self) -> int:
+        return read_counters(self._fds[COUNTERS_MAP])["seeded"]
+
+    def _ask_for(self, entries: list[tuple[bytes, bytes]], last: int) -> int:
+        """In their namespace: close those whose flows the kernel does not have."""
+        removed = 0
+        with contextlib.closing(Query(open_socket(self._portid), 1)) as query:
+            for key, value in entries:
+                _require_time(self._deadline)
+                try:
+                    # The seed program sees the answer, too, and marks the entry
+                    flow = query.find(key)
+                except OSError:  # the next time will tell
+                    continue
+                if flow is not None and is_of(flow, key, value):
+                    self._renew(query, key, value, last)
+                    continue
+                removed += self._close(key, value)
+                if flow is not None:
+                    query.find(key)  # the way is free for the flow that has this tuple now
+        return removed
+
+    def _renew(self, query: Query, key: bytes, value: bytes, last: int) -> None:
+        """Where an entry is not marked though its flow lives, it is an older flow's, with the same
+        tuples: the seed program writes both directions anew, or else they stay.
+        """
+        live = self._fds[LIVE]
+        found = bpf.map_lookup(live, key, VALUE.size)
+        if found is None or found[GENERATION_OFFSET] == last:
+            return
+        far = other_key(key, value)
+        former = {key: value, far: bpf.map_lookup(live, far, VALUE.size)}
+        for each in former:
+            bpf.map_delete(live, each)
+        with contextlib.suppress(OSError):
+            query.find(key)
+        for each, its in former.items():
+            if its is not None:
+                with contextlib.suppress(FileExistsError):
+                    bpf.map_update(live, each, its, bpf.NOEXIST)
+
+    def _close_of_ended(self, inode: int, entries: list[tuple[bytes, bytes]]) -> int:
+        """Close those of a namespace that is gone; one that sockets alone keep is never found."""
+        ended = bpf.map_lookup(self._fds[NETNS_ENDED], NETNS_KEY.pack(inode), NETNS_VALUE.size)
+        if ended is None:
+            return 0
+        (at_ns,) = NETNS_VALUE.unpack(ended)
+        return sum(
+            self._close(key, value) for key, value in entries if VALUE.unpack(value)[1] <= at_ns
+        )
+
+    def _close(self, key: bytes, value: bytes) -> bool:
+        """Move an entry to the closed ones, unless it has changed since it was read."""
+        live = self._fds[LIVE]
+        if bpf.map_lookup(live, key, VALUE.size) != value:
+            return False
+        fields = list(VALUE.unpack(value))
+        fields[2] = time.monotonic_ns()
+        bpf.map_update(self._fds[CLOSED], key, VALUE.pack(*fields))
+        return bpf.map_delete(live, key)
+
+
+def other_key(key: bytes, value: bytes) -> bytes:
+    """The key of an entry's other direction."""
+    netns, _zone, family, protocol, *_ends = KEY.unpack(key)
+    _ct, _created, _closed, *other, zone, _flags, _generation = VALUE.unpack(value)
+    return KEY.pack(netns, zone, family, protocol, *other)
+
+
+def is_of(flow: Flow, key: bytes, value: bytes) -> bool:
+    """Whether an entry is of this flow: its key is one direction, its value the other one."""
+    netns = KEY.unpack(key)[0]
+    return flow.is_translated and {key, other_key(key, value)} == set(flow.keys(netns))
+
+
+def _require_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise LoaderError(
+            "reconciling was not done in time: what is right so far is done, it is tried again"
+        )

@@ -12,10 +12,12 @@ the new one, and the message says which.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import time
 from dataclasses import dataclass, field
 
-from ..backends import held_links, holder, keeper_unit
+from ..backends import held_links, holder, keeper_unit, seed
 from ..backends.base import (
     Backend,
     Request,
@@ -28,6 +30,7 @@ from ..backends.held_programs import HeldPrograms
 from ..backends.netlink import follower_process
 from ..backends.netlink.netlink_tier import Netlink
 from ..backends.programs import Programs, load_modules
+from ..backends.reconciling import Reconciling
 from ..bpf.bpffs import FOLDER, RECORD, Pins, check_mounted
 from ..conntrack import record_map
 from ..errors import BtfNotFound, LoaderError, LoadUnfinished, TrackerError
@@ -35,10 +38,13 @@ from ..host.facts import NO, Facts, gather
 from ..host.support import HELD, Verdict, assess, hint
 from ..spec import NETLINK, RUNTIME, Spec
 from ..store import Store
-from . import access, lock, memory, swap, telemetry
+from . import access, lock, memory, reconcile, reconciled, swap, telemetry
+from .reconciled import Result
 from .state import Active, Loaded
 
 ASSET = "conntrack"
+# The longest that one reconciliation takes
+RECONCILE_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class Tracker:
         if before.record and before.fingerprint == spec.fingerprint and not before.drift:
             access.grant(self.folder, access.group_id())
             keep_links_of(before.record, self.holder_path)
+            with contextlib.suppress(TrackerError, OSError):  # it is kept with the result
+                self._reconcile(before.record, "load of the same spec")
             return Outcome(False, before.record)
         try:
             outcome = self._replace(spec, before)
@@ -198,6 +206,60 @@ class Tracker:
                 f"({'; '.join(after.drift) or 'another record'}): load it again"
             )
 
+    # --- reconciling -----------------------------------------------------------------------------
+
+    def reconcile(self, why: str) -> Result:
+        """Bring the maps to what the kernel has, while the tracker runs; `why` is for the result.
+
+        Raises a TrackerError or an OSError, which is kept with the result too.
+        """
+        with lock.held(self.lock_path):
+            swap.finish(self.active)
+            before = self.active.inspect()
+            if before.record is None or before.drift:
+                found = "; ".join(before.drift) or "no tracker is loaded"
+                raise LoaderError(f"{found}: load it first (`btfleet load`)")
+            return self._reconcile(before.record, why)
+
+    def _reconcile(self, record: dict[str, object], why: str) -> Result:
+        last = reconciled.read(record, self.active.reconciled_path)
+        if record_map.is_followed(record):  # its process compares by itself, again and again
+            return last
+        signs = reconcile.signs(record, self.pins, last)
+        begin = time.monotonic()
+        found = last._replace(added=0, removed=0, error=None)
+        try:
+            done = self._reconcile_maps(record, last.last_pass)
+            found = found._replace(added=done.added, removed=done.removed, last_pass=done.last_pass)
+            if done.unread:
+                found = found._replace(
+                    error=f"network namespaces that could not be read: {len(done.unread)}, "
+                    f"such as {done.unread[0]}"
+                )
+            # What was missed shows in these numbers for ever
+            surplus = reconcile.signs(record, self.pins, last).surplus
+            signs = signs._replace(surplus=surplus)
+        except (TrackerError, OSError) as exc:
+            found = found._replace(error=str(exc), last_pass=seed.next_pass(last.last_pass + 1))
+            raise
+        finally:
+            seconds = round(time.monotonic() - begin, 3)
+            found = found._replace(at=int(time.time()), seconds=seconds)
+            result = reconciled.following(last, signs, why, found)
+            reconciled.write(result, self.active.reconciled_path)
+        return result
+
+    def _reconcile_maps(self, record: dict[str, object], last_pass: int) -> seed.Reconciled:
+        spec = Spec.from_dict(record["spec"])
+        content = self.store.read_object(spec.object_sha256)
+        facts = gather(spec.btf_path)
+        verdict = dataclasses.replace(_require(facts, spec), tier=str(record["tier"]))
+        request = Request(
+            spec, facts, verdict, self.pins, record, self.holder_path, last_pass=last_pass
+        )
+        with contextlib.closing(Reconciling(request, content)) as backend:
+            return backend.run(RECONCILE_SECONDS)
+
     def check(self, spec: Spec) -> Verdict:
         """Return the verdict; raise what a load is refused for before it touches the kernel."""
         self.require_bpffs()
@@ -207,7 +269,10 @@ class Tracker:
         return verdict
 
     def _request(self, spec: Spec, facts: Facts, verdict: Verdict, before: Loaded) -> Request:
-        where = (self.pins, before.record, self.holder_path)
+        last_pass = 0
+        if before.record is not None:
+            last_pass = reconciled.read(before.record, self.active.reconciled_path).last_pass
+        where = (self.pins, before.record, self.holder_path, last_pass)
         return Request(spec, facts, verdict, *where, self.stays)
 
     # --- staying ---------------------------------------------------------------------------------
@@ -245,6 +310,7 @@ class Tracker:
             keep_links_of(None, self.holder_path)
             await_gone(record_map.probe_links(record))
             follower_process.await_end(follower)
+            reconciled.forget(self.active.reconciled_path)
             return True
 
     def forget_lock(self) -> None:

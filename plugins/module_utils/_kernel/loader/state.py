@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Mapping
@@ -52,6 +53,11 @@ class Active:
     def pins(self) -> Pins:
         """Its pins."""
         return Pins(self.folder, RECORD)
+
+    @property
+    def reconciled_path(self) -> str:
+        """Where the result of the last reconciliation lies."""
+        return os.path.join(os.path.dirname(self.lock_path), "reconciled.json")
 
     def read(self) -> Loaded:
         """Compare the record with the kernel. Changes nothing. Raises PermissionError.

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import socket
 from typing import Callable, Iterator, TypeVar
 
 from ...bpf import bpf
 from ...conntrack import ctnetlink
-from ...conntrack.ctnetlink import GROUP_DESTROY, GROUP_NEW, NETLINK_NETFILTER, Flow, Message
+from ...conntrack.ctnetlink import GROUP_DESTROY, GROUP_NEW, Message
 from ...conntrack.namespaces import Namespace
+from ...conntrack.query import Query, open_socket
 from .balance import Balance
 
 _SOL_NETLINK = 270
@@ -29,7 +29,6 @@ _SIOCGSKNS = 0x894C
 # Taken only while events wait: some ten seconds of a thousand flows a second
 _BUFFER = 32 << 20
 _DATAGRAM = 1 << 16
-_ANSWER_SECONDS = 30
 
 _FILES = "/proc/sys/net/netfilter/nf_conntrack_"
 
@@ -106,52 +105,13 @@ class Watch:
 
         def begin() -> Query:
             self.is_silent = _read("events") == 0
-            return Query(_open(), _read("count"))
+            return Query(open_socket(), _read("count"))
 
         return self._inside(begin)
 
     def close(self) -> None:
         """Lets the namespace go."""
         self._events.close()
-
-
-class Query:
-    """A socket to ask a namespace with, which had `count` flows when it was opened."""
-
-    def __init__(self, sock: socket.socket, count: int) -> None:
-        self.count = count
-        self._socket = sock
-        self._socket.settimeout(_ANSWER_SECONDS)
-
-    def dump(self) -> Iterator[Flow | None]:
-        """The namespace's table; None for a flow that could not be read. Raises OSError."""
-        if not self.count:  # a dump walks the table of all namespaces
-            return
-        self._socket.sendto(ctnetlink.dump_request(), (0, 0))
-        while True:
-            datagram = self._socket.recv(_DATAGRAM)
-            for message in ctnetlink.messages(datagram):
-                yield message.flow
-            code = ctnetlink.end_of_answer(datagram)
-            if code is not None:
-                if code:
-                    raise OSError(code, os.strerror(code))
-                return
-
-    def find(self, key: bytes) -> Flow | None:
-        """The flow that has this key now, None if there is none. Raises OSError."""
-        self._socket.sendto(ctnetlink.get_request(key), (0, 0))
-        datagram = self._socket.recv(_DATAGRAM)
-        code = ctnetlink.end_of_answer(datagram)
-        if code == errno.ENOENT:
-            return None
-        if code:
-            raise OSError(code, os.strerror(code))
-        return next((message.flow for message in ctnetlink.messages(datagram)), None)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 class Queries:
@@ -178,20 +138,8 @@ class Queries:
         self._open = {}
 
 
-def _open() -> socket.socket:
-    sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
-    )
-    try:
-        sock.bind((0, 0))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def _listen() -> socket.socket:
-    sock = _open()
+    sock = open_socket()
     try:
         sock.setblocking(False)
         try:
