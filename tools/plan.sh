@@ -29,7 +29,7 @@ if [ $# -gt 0 ]; then
     number=$(sed -n 's/.* \([0-9]*\) newly installed.*/\1/p' <<<"$simulated")
     download=$(sed -n 's/^Need to get \(.*\) of archives.*/\1/p' <<<"$simulated")
     space=$(sed -n 's/^After this operation, \(.*\) of additional.*/\1/p' <<<"$simulated")
-    say "installs ${number:-$#} Debian packages (about ${download:-?} to fetch, ${space:-?} on disk): $*"
+    say "installs about ${number:-$#} Debian packages (${download:-?} to fetch, ${space:-?} on disk): $*"
     new=1
 else
     reused+=', the Debian packages'
@@ -48,5 +48,9 @@ for image in $images; do
         new=1
     fi
 done
+if [ "$target" = test ] && [ ! -d "$cache/clang" ]; then
+    say "unpacks this Debian's other versions of clang in $cache: 1 GB"
+    new=1
+fi
 [ -z "$reused" ] || say "reuses${reused#,}"
 if [ -n "$new" ]; then say "takes about $first"; else say "takes about $again"; fi
