@@ -76,7 +76,7 @@ unit: venv object build/tools/promtool ## unit tests; those that need root by su
 build/tools/promtool: tools/promtool.sh | setup
 	@tools/promtool.sh $@
 
-clangs: setup ## compile the object with every clang that this Debian has
+clangs: venv ## compile the object with every clang that this Debian has, and verify it
 	@$(STAGE) clangs tools/clang_versions.sh
 
 fuzz: venv build/fuzz/packages ## coverage-guided fuzzing: make fuzz SECONDS=300 TARGETS="poll answer"

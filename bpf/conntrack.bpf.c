@@ -104,6 +104,19 @@ static __always_inline void count(__u32 counter)
 		*value += 1;
 }
 
+/*
+ * What a function returns that is not inlined and has nothing to say. Of one that always returns
+ * the same, clang (from 19 on) drops the result, and whatever is left in its register then is
+ * refused by the verifier where it is a pointer to the stack.
+ */
+static __always_inline int done(void)
+{
+	int nothing = 0;
+
+	barrier_var(nothing);
+	return nothing;
+}
+
 #define OFFSET(type, field) __builtin_preserve_field_info(((type *)0)->field, BPF_FIELD_BYTE_OFFSET)
 #define CT_OFFSET(field) OFFSET(struct nf_conn, field)
 #define TUPLE_OFFSET(field) OFFSET(struct nf_conntrack_tuple, field)
@@ -272,10 +285,10 @@ static __noinline int forget_closed(const struct copy *copy)
 	bool is_there;
 
 	if (!has_closed)
-		return 0;
+		return done();
 	if (fill_keys(&flow, copy)) {
 		count(COUNTER_INSERT_READ_FAILED);
-		return 0;
+		return done();
 	}
 	is_there = bpf_map_lookup_elem(&conntrack_closed, &flow.orig);
 	if (is_there)
@@ -286,7 +299,7 @@ static __noinline int forget_closed(const struct copy *copy)
 	}
 	if (is_there)
 		count(COUNTER_SUPERSEDED);
-	return 0;
+	return done();
 }
 
 static __noinline int on_insert(const struct nf_conn *ct)
@@ -299,7 +312,7 @@ static __noinline int on_insert(const struct nf_conn *ct)
 	count(COUNTER_INSERT_HITS);
 	if (copy_flow(&copy, ct)) {
 		count(COUNTER_INSERT_READ_FAILED);
-		return 0;
+		return done();
 	}
 	if (!is_translated(&copy)) {
 		count(COUNTER_INSERT_UNTRANSLATED);
@@ -307,7 +320,7 @@ static __noinline int on_insert(const struct nf_conn *ct)
 	}
 	if (fill_keys(&flow, &copy)) {
 		count(COUNTER_INSERT_READ_FAILED);
-		return 0;
+		return done();
 	}
 	if (!is_enabled(&flow.orig)) {
 		count(COUNTER_INSERT_DISABLED);
@@ -320,7 +333,7 @@ static __noinline int on_insert(const struct nf_conn *ct)
 		count_failed_write(err);
 	else
 		count(COUNTER_INSERTED);
-	return 0;
+	return done();
 }
 
 enum removal { NOT_THERE, REMOVED, SUCCESSOR };
@@ -361,13 +374,13 @@ static __noinline int remove_flow(const struct nf_conn *ct)
 
 	if (copy_flow(&copy, ct)) {
 		count(COUNTER_DELETE_READ_FAILED);
-		return 0;
+		return done();
 	}
 	if (!is_translated(&copy))
-		return 0;
+		return done();
 	if (fill_keys(&flow, &copy)) {
 		count(COUNTER_DELETE_READ_FAILED);
-		return 0;
+		return done();
 	}
 	now = bpf_ktime_get_ns();
 	orig = move_to_closed(&flow.orig, (__u64)ct, now);
@@ -376,7 +389,7 @@ static __noinline int remove_flow(const struct nf_conn *ct)
 		count(COUNTER_DELETED);
 	if (orig == SUCCESSOR || reply == SUCCESSOR)
 		count(COUNTER_DELETE_SUCCESSOR);
-	return 0;
+	return done();
 }
 
 /*
@@ -409,7 +422,7 @@ static __noinline int on_inserted(const struct nf_conn *ct)
 {
 	/* The loser of a clash is in the table by half, and conntrack does not list it. */
 	if (BPF_CORE_READ(ct, status) & (1UL << IPS_DYING_BIT | 1UL << IPS_NAT_CLASH_BIT))
-		return 0;
+		return done();
 	on_insert(ct);
 	return is_dying(ct) ? remove_flow(ct) : 0;
 }
@@ -500,13 +513,13 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 	int orig, reply;
 
 	if (portid != seed_portid)
-		return 0;
+		return done();
 	count(COUNTER_SEED_HITS);
 	if (BPF_CORE_READ(ct, status) & 1UL << IPS_DYING_BIT)
-		return 0;
+		return done();
 	if (copy_flow(&copy, ct) || fill_keys(&flow, &copy)) {
 		count(COUNTER_INSERT_READ_FAILED);
-		return 0;
+		return done();
 	}
 	if (!is_translated(&copy) || !is_enabled(&flow.orig))
 		return forget_closed(&copy);
@@ -523,7 +536,7 @@ static __noinline int on_seed(const struct nf_conn *ct, __u32 portid)
 		count_failed_write(reply);
 	if (reply >= 0 && (orig != ALREADY_THERE || reply != ALREADY_THERE))
 		count(COUNTER_SEEDED);
-	return 0;
+	return done();
 }
 
 /*
@@ -537,7 +550,7 @@ static __noinline int on_netns_end(const struct ns_common *ns)
 
 	if (netns && bpf_map_update_elem(&netns_ended, &netns, &now, BPF_ANY))
 		count(COUNTER_NETNS_END_FAILED);
-	return 0;
+	return done();
 }
 
 /* Linux 6.18 and newer: any kind of namespace, which tells its kind. */
@@ -622,11 +635,11 @@ static __noinline int print_ipv6(struct seq_file *seq, const struct conntrack_ad
 
 	if (!addr->word[0] && !addr->word[1] && addr->word[2] == bpf_htonl(0xffff)) {
 		BPF_SEQ_PRINTF(seq, "::ffff:%pI4", &addr->word[3]);
-		return 0;
+		return done();
 	}
 	if (!addr->word[0] && !addr->word[1] && !addr->word[2] && bpf_ntohl(addr->word[3]) >> 16) {
 		BPF_SEQ_PRINTF(seq, "::%pI4", &addr->word[3]);
-		return 0;
+		return done();
 	}
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
@@ -645,7 +658,7 @@ static __noinline int print_ipv6(struct seq_file *seq, const struct conntrack_ad
 	}
 	if (hidden >> 7)
 		BPF_SEQ_PRINTF(seq, ":");
-	return 0;
+	return done();
 }
 
 static __always_inline void print_addr(struct seq_file *seq, const struct conntrack_addr *addr,
@@ -672,7 +685,7 @@ static __noinline int print_ends(struct seq_file *seq, const struct ends *ends, 
 			       ends->dport >> 8, ends->dport & 0xff);
 	else
 		BPF_SEQ_PRINTF(seq, "\", \"dport\": %u}", ends->dport);
-	return 0;
+	return done();
 }
 
 /* Zone and protocol: what comes before the ends. */
@@ -695,7 +708,7 @@ static __noinline int print_begin(struct seq_file *seq, const struct conntrack_k
 		BPF_SEQ_PRINTF(seq, "\"protocol\": \"%s\", \"orig\": ", protocol);
 	else
 		BPF_SEQ_PRINTF(seq, "\"protocol\": \"%u\", \"orig\": ", key->protocol);
-	return 0;
+	return done();
 }
 
 /* Each flow as a line of JSON, from its original direction: the text of table.json_lines(). */

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Compiles the object with every clang, from 14 on, that this Debian has. Nothing is installed: the
-# packages are unpacked into the cache, as the user who calls.
+# Compiles the object with every clang, from 14 on, that this Debian has, and shows the outcome to this
+# kernel's verifier. Nothing is installed: the packages are unpacked into the cache, as the user who calls.
 set -eu
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/btfleet/clang
@@ -37,6 +37,7 @@ for version in $(apt-cache pkgnames clang- | sed -n 's/^clang-\([0-9]*\)$/\1/p' 
     [ -d "$folder" ] || unpack "$version" "$folder"
     bin=$folder/usr/lib/llvm-$version/bin
     libraries=$(find "$folder/usr/lib" -maxdepth 1 -name '*-linux-gnu'):$folder/usr/lib/llvm-$version/lib
+    rm -rf "build/clang/$version"
     LD_LIBRARY_PATH=$libraries make --silent -B -C bpf CLANG="$bin/clang" \
         LLVM_STRIP="$bin/llvm-strip" OUT="../build/clang/$version" >/dev/null
     tried="$tried $version" kept="$kept $folder"
@@ -52,3 +53,4 @@ for folder in "$cache"/*; do
     esac
 done
 echo "clang_versions: the object compiles with clang$tried"
+.venv/bin/python -m tools.verify_objects build/clang/*/"conntrack-$(uname -m).bpf.o"
