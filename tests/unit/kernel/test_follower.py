@@ -27,6 +27,7 @@ from btfleet._kernel.bpf.bpffs import Pins
 from btfleet._kernel.conntrack import namespaces, table
 from btfleet._kernel.conntrack.ctnetlink import Direction, Flow
 from btfleet._kernel.conntrack.layout import CLOSED, COUNTERS_MAP, LIVE, read_counters
+from btfleet._kernel.conntrack.lookup import Lookup, keys
 from btfleet._kernel.conntrack.namespaces import Gone, Namespace
 from btfleet._kernel.host.facts import BtfFacts, Facts
 from btfleet._kernel.host.support import Verdict
@@ -39,6 +40,15 @@ pytestmark = needs_nat
 
 SPEC = Spec("a" * 64, tiers=("netlink",))
 FACTS = Facts("6.18", "x86_64", None, None, BtfFacts(None, "btf_not_found"), {}, {}, {})
+
+
+# Tracked, and not translated
+_UNTRANSLATED = """
+flush ruleset
+table inet plain {
+    chain out { type filter hook postrouting priority 0; ct state new accept; }
+}
+"""
 
 
 class Tier:
@@ -140,6 +150,25 @@ def test_ended_flows_are_known_among_the_closed_ones(tier: Tier, nat: Router) ->
 def announce(nat: Router, mode: int) -> None:
     """Set the namespace's net.netfilter.nf_conntrack_events."""
     nat.run("tee", "/proc/sys/net/netfilter/nf_conntrack_events", text=f"{mode}\n")
+
+
+def test_a_flow_without_a_translation_is_not_answered_by_an_older_one_with_its_tuple(
+    tier: Tier, nat: Router
+) -> None:
+    tier.follow()
+    nat.send(0.3)
+    ends = next(iter(nat.table()))[0]
+    nat.run("conntrack", "-F")
+    wanted = keys(inode(nat), 0, "udp", ends)
+    assert eventually(lambda: not tier.flows(LIVE, inode(nat)))
+    with Lookup(tier.pins) as maps:
+        older = maps.find(wanted)
+        assert older is not None
+        assert older.state == "closed"
+        nat.run("nft", "-f", "-", text=_UNTRANSLATED)
+        nat.send(0.3)
+        assert eventually(lambda: maps.find(wanted) is None)
+    assert eventually(lambda: tier.counters["superseded"] > 0)
 
 
 def test_ends_that_nobody_announces_are_found(

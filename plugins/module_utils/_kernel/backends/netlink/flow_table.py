@@ -101,8 +101,10 @@ class FlowTable:
             self.counts["insert_read_failed"] += 1
         elif not flow.is_translated:
             self.counts["insert_untranslated"] += 1
+            self._forget_closed(netns, flow)
         elif not flow.is_enabled(*self._settings):
             self.counts["insert_disabled"] += 1
+            self._forget_closed(netns, flow)
         elif self._write(netns, flow, time.monotonic_ns(), 0, 0):
             self.counts["inserted"] += 1
 
@@ -126,6 +128,12 @@ class FlowTable:
         self.counts["deleted"] += removed
         self.counts["delete_successor"] += successor
 
+    def _forget_closed(self, netns: int, flow: Flow) -> None:
+        """A flow that is not stored must not be answered by an older one with one of its tuples."""
+        orig, reply = (self._closed.delete(key) for key in flow.keys(netns))
+        if orig or reply:
+            self.counts["superseded"] += 1
+
     def close(self, key: bytes, value: bytes) -> bool:
         """Moves an entry to the closed ones; the copy comes first, so that a reader finds it in one
         or the other.
@@ -145,6 +153,7 @@ class FlowTable:
             self.counts["insert_read_failed"] += 1
             return
         if not self.is_wanted(flow):
+            self._forget_closed(netns, flow)
             return
         orig, reply = (self._live.lookup(key) for key in flow.keys(netns))
         created, flags, is_known = time.monotonic_ns(), FLAG_SEEDED, False
