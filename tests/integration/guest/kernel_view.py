@@ -20,8 +20,6 @@ UNIT = "btfleet-conntracker.service"
 LINK_TYPES = {"fentry": "tracing", "fexit": "tracing", "iter": "iter"}
 PROGRAM_TYPES = {"fentry": "tracing", "fexit": "tracing", "iter": "tracing"}
 ITERATORS = {
-    "dump_live": "dump",
-    "dump_closed": "dump",
     "entries_live": "entries",
     "entries_closed": "entries",
 }

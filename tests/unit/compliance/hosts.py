@@ -45,7 +45,7 @@ OBJECT = "a" * 64
 SPEC = Spec(OBJECT)
 RELEASE = "1.0.0-0123456789ab"
 KEYS = frozenset(["CONNTRACK.udpv6_enabled"])
-LINKS = ("dump_live", "entries_live", "link_delete", "link_insert")
+LINKS = ("entries_live", "link_delete", "link_insert")
 MAPS = ("conntrack_closed", "conntrack_live", "counters")
 
 FACTS = Facts(

@@ -99,7 +99,7 @@ CAUSES: dict[str, tuple[str, Host]] = {
         with_tracker(status=status(record=None, maps={}, counters={}), pins=(), traffic=None),
     ),
     "a link's pin is gone": ("tracker.pins", without("link_insert")),
-    "two pins are gone": ("tracker.pins", without("conntrack_live", "dump_live")),
+    "two pins are gone": ("tracker.pins", without("conntrack_live", "entries_live")),
     "the record's pin is gone": (
         "tracker.pins",
         with_tracker(

@@ -50,12 +50,17 @@ def test_every_program_that_stays_attached_has_a_counter() -> None:
     }
     assert {misses.counter_of(role) for role in roles} == set(MISSES)
     assert misses.counter_of("note_confirm") == misses.counter_of("insert_check")
-    assert misses.counter_of("dump") is None
+    assert misses.counter_of("entries") is None
 
 
 RECORD: dict[str, object] = {
-    "programs": {"delete": 1, "note_check": 2, "insert_check": 3, "dump": 4},
-    "links": {"link_delete": 11, "link_note_check": 12, "link_insert_check": 13, "dump_live": 14},
+    "programs": {"delete": 1, "note_check": 2, "insert_check": 3, "entries": 4},
+    "links": {
+        "link_delete": 11,
+        "link_note_check": 12,
+        "link_insert_check": 13,
+        "entries_live": 14,
+    },
 }
 
 

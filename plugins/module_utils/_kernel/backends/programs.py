@@ -26,7 +26,7 @@ from .base import Backend, Request, former_maps, keep_links_of, kept_maps
 # How whole maps are read and copied, as the record has it
 BY_ITERATORS, BY_CALLS = "iterators", "map calls"
 
-ITERATOR_PROGRAMS = ["iter_dump", "iter_entries", "iter_stale", "iter_copy"]
+ITERATOR_PROGRAMS = ["iter_entries", "iter_stale", "iter_copy"]
 PROGRAMS = [*attach.PROGRAMS, *ITERATOR_PROGRAMS]
 
 
@@ -158,7 +158,6 @@ class Programs(Backend):
         obj, facts = self._object, self._facts
         programs = {one.role: bpf.prog_info(obj.program_fd(one.program)) for one in self._probes}
         if self._has_iterators:
-            programs["dump"] = bpf.prog_info(obj.program_fd("iter_dump"))
             programs["entries"] = bpf.prog_info(obj.program_fd("iter_entries"))
         return {
             "fingerprint": self.request.spec.fingerprint,
@@ -229,8 +228,7 @@ def _map_work(obj: BpfObject, has_iterators: bool) -> seed.MapCalls:
 def _bind_iterators(obj: BpfObject, stack: ExitStack) -> dict[str, int]:
     """Return links of the iterators that stay: pin name to descriptor."""
     links = {}
-    for program, pins in (("iter_dump", reading.DUMPS), ("iter_entries", reading.ENTRIES)):
-        for map_name, pin in pins.items():
-            link = bpf.iterator_link(obj.program_fd(program), obj.map_fd(map_name))
-            links[pin] = stack.enter_context(bpf.closing(link))
+    for map_name, pin in reading.ENTRIES.items():
+        link = bpf.iterator_link(obj.program_fd("iter_entries"), obj.map_fd(map_name))
+        links[pin] = stack.enter_context(bpf.closing(link))
     return links

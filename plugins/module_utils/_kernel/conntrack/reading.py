@@ -21,8 +21,7 @@ from .flow import CLOSED_STATE, LIVE_STATE, Flow
 from .table import Filter
 
 MAPS = {LIVE_STATE: LIVE, CLOSED_STATE: CLOSED}
-# Pins of the iterators, each by the map that it walks: as lines of JSON, and as raw entries
-DUMPS = {LIVE: "dump_live", CLOSED: "dump_closed"}
+# Pins of the iterators, each by the map that it walks
 ENTRIES = {LIVE: "entries_live", CLOSED: "entries_closed"}
 
 

@@ -11,12 +11,12 @@ from typing import Mapping
 from ..bpf import bpf
 from ..errors import LoaderError
 from ..spec import NETLINK
-from .reading import DUMPS, ENTRIES
+from .reading import ENTRIES
 
 # A link is pinned, or held, as this and its program's role
 LINK = "link_"
 # Pins of iterators to the role of their program; missing where the kernel has none
-ITERATORS = {**dict.fromkeys(DUMPS.values(), "dump"), **dict.fromkeys(ENTRIES.values(), "entries")}
+ITERATORS = dict.fromkeys(ENTRIES.values(), "entries")
 
 _SIZE = 4096
 

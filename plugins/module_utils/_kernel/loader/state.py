@@ -126,7 +126,7 @@ class Active:
             return [f"pin {name} is missing"]
         with bpf.closing(fd):
             info = bpf.link_info(fd)
-        if info.id != wanted or info.prog_id != programs[record_map.role(name)]:
+        if info.id != wanted or info.prog_id != programs.get(record_map.role(name)):
             return [f"pin {name} holds link {info.id} of program {info.prog_id}, not link {wanted}"]
         return []
 
