@@ -83,7 +83,10 @@ COMPARISONS = (
     ),
     Comparison("lookup", "look-up", "lookup", "python", PYTHON, aim="2.2 or less"),
     Comparison("lookup", "look-up", "lookup", "conntrack -G", "conntrack -G"),
-    Comparison("lookup", "btfleet status", "status", "python", PYTHON, aim="2.2 or less"),
+    Comparison(
+        "lookup", "status, empty table", "status, empty", "python", PYTHON, aim="2.2 or less"
+    ),
+    Comparison("lookup", f"status, {FLOWS}", "status", "python", PYTHON),
     Comparison("lookup", "btfleet --version", "version", "python", PYTHON),
     Comparison("support", "btfleet check --json", "check", "bpftool", FEATURES),
     Comparison("load", "load, empty table", "load", "bpftool", LOADALL),
