@@ -236,6 +236,7 @@ def test_entries_of_a_namespace_that_was_not_visited_stay(tmp_path: Path) -> Non
                 bind(path, str(file))
             bind(other, str(file))
             replace(MASQUERADED, netns=number, created_ns=0, generation=9).write(fd)
+            refused = False
             try:
                 seed.take_in(fd, seed.MapCalls(), seed.random_portid(), 0)
             except LoaderError as exc:

@@ -206,7 +206,7 @@ def test_the_end_of_a_namespace_is_watched_where_it_can_be(probe: str) -> None:
     older, newer = symbols.NETNS_ENDS
     verdict = assess(host(**{f"{probe}:{older}": "no"}))
     assert (verdict.tier, verdict.functions) == (FENTRY, (*FUNCTIONS[:-1], newer))
-    verdict = assess(host(**{f"{probe}:{older}": "no", f"{probe}:{newer}": "no"}))
+    verdict = assess(host(**dict.fromkeys((f"{probe}:{older}", f"{probe}:{newer}"), "no")))
     assert (verdict.tier, verdict.functions) == (FENTRY, FUNCTIONS[:-1])
 
 

@@ -371,7 +371,7 @@ class Follower:
         soon after another kind of holder has gone; seldom on a host with very many files.
         """
         found = namespaces.find(descriptors=False)
-        self._in_doubt |= not self._watches.keys() <= found.keys()
+        self._in_doubt |= bool(self._watches.keys() - found.keys())
         if now >= self._descriptors_due + (0 if self._in_doubt else _LOOK_AT_DESCRIPTORS):
             found = namespaces.find()
             self._in_doubt = False
