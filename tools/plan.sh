@@ -14,7 +14,7 @@ say() { echo "$target: $*"; }
 case $target in
 demo)
     images=${HOST:-debian12}
-    first='5 to 8 minutes' again='2 minutes'
+    first='3 to 8 minutes' again='2 minutes'
     ;;
 test)
     images='debian12 debian13'
