@@ -28,6 +28,7 @@ MAP_TYPES = {
     "conntrack_live": "hash",
     "conntrack_closed": "lru_hash",
     "counters": "percpu_array",
+    "netns_ended": "lru_hash",
 }
 
 
