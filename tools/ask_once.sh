@@ -5,7 +5,8 @@ set -euo pipefail
 if [ "$(id -u)" -ne 0 ] && command -v sudo >/dev/null && ! sudo -n true 2>/dev/null; then
     echo 'sudo installs packages, builds the disks of guests, and runs the tests that need root.'
     if sudo -v; then
-        while sleep 50; do sudo -n -v || exit 0; done &
+        # Who reads our output need not wait for the last sleep
+        while sleep 50; do sudo -n -v || exit 0; done >/dev/null 2>&1 &
         # shellcheck disable=SC2064  # this process, now
         trap "kill $!" EXIT
     fi

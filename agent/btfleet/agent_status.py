@@ -24,8 +24,7 @@ def read(settings_path: str = PATH) -> dict[str, Any] | None:
     """
     if not os.path.lexists(settings_path):
         return None
-    # What most hosts without an agent need not wait for
-    from btfleet.poller.settings import load  # noqa: PLC0415
+    from btfleet.poller.settings import load  # noqa: PLC0415 not for hosts without an agent
 
     try:
         path = load(settings_path).socket
